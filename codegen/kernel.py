@@ -1,0 +1,75 @@
+"""A generated kernel: its text, and the data that a back end needs to launch it.
+
+The text is a whole Python file that imports only Triton. Everything else here is derived from the
+same loop nest, so that no back end ever has to read the text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One argument of the kernel, in the order of its signature.
+
+    kind : ``pointer`` (of ``tensor``), ``stride`` (of ``tensor`` at rank position ``position``, in
+        elements), ``size`` (of ``rank``), ``parameter`` (the user's scalar ``name``), or ``tile``
+        (a compile-time constant, its value in ``Kernel.tiles``).
+    name : the name in the signature.
+    """
+
+    kind: str
+    name: str
+    tensor: str = ""
+    position: int = 0
+    rank: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """A tensor that a kernel writes: allocated by the launcher, by rank sizes.
+
+    dtype is a numpy-style name (``float16``, ``bfloat16``, ``float32``, ``int32``, ``int64``).
+    ``generations`` names an iterative rank whose extent is size + 1, or "".
+    """
+
+    tensor: str
+    ranks: tuple[str, ...]
+    dtype: str
+    generations: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GridRank:
+    """A parallel rank in the grid: ``size`` programs, or ``cdiv(size, tile)`` where it is tiled.
+
+    ``tile`` is the name of the tile constant in ``Kernel.tiles``, or "" for one coordinate each.
+    """
+
+    rank: str
+    tile: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One kernel as text and launch data.
+
+    The grid is one-dimensional: the product of ``grid``'s extents, the last varying fastest; the
+    kernel decodes ``tl.program_id(0)`` itself.
+    """
+
+    name: str
+    text: str
+    arguments: tuple[Argument, ...]
+    grid: tuple[GridRank, ...]
+    tiles: tuple[tuple[str, int], ...]
+    reads: tuple[str, ...]
+    writes: tuple[Buffer, ...]
+    num_warps: int = 4
+    num_stages: int = 2
+
+    @property
+    def tile_sizes(self) -> dict[str, int]:
+        """The tile constants by name."""
+        return dict(self.tiles)

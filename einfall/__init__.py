@@ -1,0 +1,1 @@
+"""Einfall: a compiler for attention."""

@@ -1,0 +1,1 @@
+"""Change it: one pass a file, each ``(IR, *, options) -> IR``."""
