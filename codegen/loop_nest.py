@@ -1,0 +1,253 @@
+"""The loop nest, the third level: loops, tiles, loads, dots, reductions, stores, in order.
+
+A tile is a variable with named axes; which numbers it holds is said by the statement that defines
+it. Both emitters print this level, neither looks further up.
+
+::
+
+    nest      = Nest(name, axes, arguments, ..., statements)
+    statement = Let(var, value)                        s = qk * 0.125
+              | Load(var, tensor, coordinates, guard)  k = K[b, h, m, e]
+              | Dot(var, left, right, axis, start)     s = start + sum over axis of left * right
+              | Fold(var, value, axis, reducer)        g = max over axis of value
+              | Store(tensor, coordinates, value, guard)
+              | Loop(rank, first, begin, end, tile, body)
+              | Comment(text)
+    value     = Ref(var) | Number | Scalar(name) | Index(axis) | Op(operator, operands) | Cast
+
+Axes are listed once in ``Nest.axes``, in the order in which every tile lays them out, so a tile's
+layout follows from the set of its axes. Operators are those of ``ir.operators``, plus ``cdiv``,
+and their operands broadcast by axis name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Union
+
+from .kernel import Argument, Buffer, GridRank
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One axis of tiles: ``width`` coordinates of ``rank`` from ``first`` on.
+
+    name : unique in the nest, e.g. ``m`` or, for the second part of a resident rank, ``e_1``.
+    width : a power of two; ``constant`` is the name of the compile-time constant that holds it.
+    first : the scalar variable with the first coordinate ("" if it is the number ``offset``).
+    valid : how many of a resident part's coordinates exist (``width`` where all do).
+    """
+
+    name: str
+    rank: str
+    width: int
+    constant: str = ""
+    first: str = ""
+    offset: int = 0
+    valid: int = 0
+
+    @property
+    def padded(self) -> bool:
+        """Whether a part of a resident rank has coordinates that do not exist."""
+        return not self.first and self.valid < self.width
+
+
+@dataclass(frozen=True, slots=True)
+class Var:
+    """A tile variable: ``axes`` are axis names (() for a scalar); dtype is numpy-style."""
+
+    name: str
+    axes: tuple[str, ...]
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """The value of a tile variable."""
+
+    var: Var
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A literal."""
+
+    value: int | float | bool
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """A scalar of the kernel: a grid coordinate, a size, a parameter, a tile's first coordinate."""
+
+    name: str
+    dtype: str = "int32"
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """The coordinates along an axis; ``clamped`` ones never pass the rank's last coordinate."""
+
+    axis: str
+    clamped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """A pointwise operator; operands broadcast by axis name."""
+
+    operator: str
+    operands: tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """A change of dtype."""
+
+    value: Value
+    dtype: str
+
+
+Value = Union[Ref, Number, Scalar, Index, Op, Cast]
+
+
+@dataclass(frozen=True, slots=True)
+class Let:
+    """Define (or redefine) a variable."""
+
+    var: Var
+    value: Value
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Read a tile of a tensor; where ``guard`` fails the value is ``other``."""
+
+    var: Var
+    tensor: str
+    coordinates: tuple[Value, ...]
+    guard: Value | None = None
+    other: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """Contract ``left`` and ``right`` over ``axis``, on top of ``start`` if there is one."""
+
+    var: Var
+    left: Value
+    right: Value
+    axis: str
+    start: Value | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """Reduce ``value`` over one of its axes."""
+
+    var: Var
+    value: Value
+    axis: str
+    reducer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Write a tile; points where ``guard`` fails are left alone."""
+
+    tensor: str
+    coordinates: tuple[Value, ...]
+    value: Value
+    guard: Value | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """Walk a rank: ``first`` = begin, begin + tile, ... below end. ``cut`` says that tiles may be
+    cut by the filter or by the end of the rank.
+    """
+
+    rank: str
+    first: str
+    begin: Value
+    end: Value
+    tile: str
+    body: tuple[Statement, ...]
+    cut: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Comment:
+    """A line for the reader."""
+
+    text: str
+
+
+Statement = Union[Let, Load, Dot, Fold, Store, Loop, Comment]
+
+
+@dataclass(frozen=True, slots=True)
+class Nest:
+    """A kernel's loop nest.
+
+    axes : every axis, in layout order.
+    strides : for every tensor, the name of the stride argument of each rank position.
+    scalars : sizes and parameters by name, with dtype, in the order of the signature.
+    grid : parallel ranks, slowest first; ``reverse`` ranks are walked from the last tile.
+    dtypes : dtype of every tensor in memory.
+    """
+
+    name: str
+    title: tuple[str, ...]
+    axes: tuple[Axis, ...]
+    arguments: tuple[Argument, ...]
+    tiles: tuple[tuple[str, int], ...]
+    grid: tuple[GridRank, ...]
+    reverse: tuple[str, ...]
+    sizes: tuple[tuple[str, str], ...]
+    statements: tuple[Statement, ...]
+    reads: tuple[str, ...]
+    writes: tuple[Buffer, ...]
+    dtypes: tuple[tuple[str, str], ...]
+    num_warps: int
+    num_stages: int
+
+    def axis(self, name: str) -> Axis:
+        """The axis of that name."""
+        return next(a for a in self.axes if a.name == name)
+
+
+def statements(body: tuple[Statement, ...]) -> Iterator[Statement]:
+    """Yield every statement, loops before their bodies."""
+    for statement in body:
+        yield statement
+        if isinstance(statement, Loop):
+            yield from statements(statement.body)
+
+
+def value_axes(value: Value) -> frozenset[str]:
+    """The axes over which a value varies."""
+    match value:
+        case Ref(var=var):
+            return frozenset(var.axes)
+        case Index(axis=axis):
+            return frozenset((axis,))
+        case Op(operands=operands):
+            return frozenset().union(*(value_axes(x) for x in operands))
+        case Cast(value=inner):
+            return value_axes(inner)
+        case _:
+            return frozenset()
+
+
+def value_vars(value: Value) -> frozenset[str]:
+    """The names of the variables that a value reads."""
+    match value:
+        case Ref(var=var):
+            return frozenset((var.name,))
+        case Op(operands=operands):
+            return frozenset().union(*(value_vars(x) for x in operands))
+        case Cast(value=inner):
+            return value_vars(inner)
+        case _:
+            return frozenset()

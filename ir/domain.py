@@ -1,0 +1,44 @@
+"""Domains: which tiles of a streamed rank a tile of rows visits, as closed loop bounds.
+
+Bounds are expressions over sizes, parameters, ranks that are one coordinate in a program, and the
+first and last coordinate of a tile of a tiled rank ``p``: ``Parameter("p_first")`` and
+``Parameter("p_last")``, both inclusive, as the generated kernel defines them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .expression import Expression
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """A half-open run of coordinates of the streamed rank.
+
+    Tiles that intersect [begin, end) are visited; a tile inside [full_begin, full_end) has all its
+    points, for every row of the tile.
+    """
+
+    begin: Expression
+    end: Expression
+    full_begin: Expression
+    full_end: Expression
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """What is visited of a streamed rank.
+
+    ranges : in ascending order of ``begin``; their union covers every existing point. Where two
+        overlap, the consumer clips the later one to begin where the earlier one ended.
+    test : the condition under which a point of a partial tile exists (None: the end of the rank
+        alone can cut a tile).
+    exact : False where a part of the filter could not be solved, so that ``test`` is needed on
+        every tile.
+    """
+
+    ranges: tuple[Range, ...]
+    test: Expression | None = None
+    exact: bool = True
+    notes: tuple[str, ...] = ()

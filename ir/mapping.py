@@ -1,0 +1,123 @@
+"""The mapped cascade, the second level: the same mathematics, divided in kernels and partitioned.
+
+::
+
+    mapping   = Mapping(cascade, kernels)
+    kernel    = MappedKernel(name, roles, before, traversals, after, stores, partitions, ...)
+    traversal = Traversal(streaming, domain, presence, stores)      one sequential loop
+    role      = grid       one coordinate of the rank for each program
+              | tiled      a tile of the rank for each program; the tile's rows run side by side
+              | streamed   the rank that the loop walks, a tile at a time
+              | resident   the whole rank is held in a tile (cut in power-of-two parts)
+
+A mapping says nothing about values: interpreting ``mapping.cascade`` gives the meaning of all the
+kernels together. TeAAL (Nayak et al., MICRO 2023) separates the same concerns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from .cascade import Cascade, Einsum
+from .domain import Domain
+from .expression import Expression
+from .streaming import Field, Streaming
+
+Role = Literal["grid", "tiled", "streamed", "resident"]
+
+
+@dataclass(frozen=True, slots=True)
+class Traversal:
+    """One loop over a streamed rank.
+
+    domain : which tiles of the rank a tile of rows visits.
+    presence : for each field and each stored tensor, the condition under which its point exists
+        (None: always, inside the shape).
+    stores : tensors that keep the streamed rank and are written tile by tile.
+    """
+
+    streaming: Streaming
+    domain: Domain
+    presence: tuple[tuple[str, Expression | None], ...]
+    stores: tuple[str, ...] = ()
+
+    def presence_of(self, tensor: str) -> Expression | None:
+        """The condition under which a point of ``tensor`` exists; None: always."""
+        return dict(self.presence)[tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """How a rank is cut: ``tile`` coordinates at a time; ``parts`` of a resident rank.
+
+    A part is (offset, width, valid): width is a power of two, of which ``valid`` coordinates exist.
+    """
+
+    rank: str
+    tile: int
+    parts: tuple[tuple[int, int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MappedKernel:
+    """One kernel: what it reads and writes, the role of each rank, its loops in order.
+
+    before : einsums computed once per program, ahead of the loops.
+    after : einsums computed once per program, behind the loops.
+    writes : tensors stored, with their ranks and dtypes, in the cascade's order.
+    static : sizes that are compile-time constants (resident ranks).
+    reverse : grid ranks whose tiles are issued from the last to the first (longest first).
+    """
+
+    name: str
+    roles: tuple[tuple[str, Role], ...]
+    before: tuple[Einsum, ...]
+    traversals: tuple[Traversal, ...]
+    after: tuple[Einsum, ...]
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    partitions: tuple[Partition, ...] = ()
+    static: tuple[tuple[str, int], ...] = ()
+    reverse: tuple[str, ...] = ()
+    num_warps: int = 4
+    num_stages: int = 2
+    notes: tuple[str, ...] = field(default=())
+
+    def ranks(self, role: Role) -> tuple[str, ...]:
+        """The ranks of one role, in order."""
+        return tuple(rank for rank, r in self.roles if r == role)
+
+    def role(self, rank: str) -> Role:
+        """The role of a rank."""
+        return dict(self.roles)[rank]
+
+    def partition(self, rank: str) -> Partition:
+        """How a tiled, streamed or resident rank is cut."""
+        return next(p for p in self.partitions if p.rank == rank)
+
+    def einsums(self) -> Iterator[Einsum | Field]:
+        """Yield all that the kernel computes, in order."""
+        yield from self.before
+        for traversal in self.traversals:
+            yield from traversal.streaming.body
+            yield from traversal.streaming.finalise
+        yield from self.after
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """A cascade divided in kernels, in the order in which they run.
+
+    ``dtypes`` gives every tensor that crosses memory its dtype by numpy-style name.
+    """
+
+    cascade: Cascade
+    kernels: tuple[MappedKernel, ...]
+    dtypes: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def dtype(self, tensor: str) -> str:
+        """The dtype in memory of an input, an output or a tensor between kernels."""
+        return dict(self.dtypes)[tensor]
