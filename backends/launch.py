@@ -1,0 +1,252 @@
+"""Launch plans: a sequence of kernels as one callable on torch tensors.
+
+A call is answered by a *ready* function, made once for each combination of shapes, strides, dtypes,
+devices and parameters: it allocates what the kernels write, fills pointers into argument lists that
+are otherwise finished, and launches. What it costs beyond Triton's own launch is held by a test.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Any
+
+import torch
+
+from ..codegen.kernel import Argument, Buffer, Kernel
+from ..ir.cascade import Cascade, Scalar
+from ..ir.errors import BackendError, VerificationError
+from ..ir.sizes import rank_sizes
+from .triton import load
+from .triton_arguments import check_dtype, check_parameters, check_tensors
+
+Ready = Callable[..., torch.Tensor | tuple[torch.Tensor, ...]]
+
+READY_LIMIT = 256
+"""How many combinations a plan remembers; the oldest goes first (a growing cache makes many)."""
+
+GRID_LIMIT = 2**31 - 1
+"""Programs along a grid's first dimension."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Kernels in the order in which they run, the cascade that they compute, and its outputs.
+
+    ``plan(*inputs, **parameters)`` takes tensors in the order of the declaration, with any strides,
+    and returns new contiguous tensors: one, or a tuple in the order of ``outputs``.
+    """
+
+    kernels: tuple[Kernel, ...]
+    cascade: Cascade
+    outputs: tuple[str, ...]
+    given: tuple[tuple[str, int], ...] = ()
+    ready: dict[Any, Ready] = field(default_factory=dict, compare=False, repr=False)
+
+    def __call__(
+        self, *tensors: torch.Tensor, **parameters: Scalar
+    ) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        """Run the kernels.
+
+        Raises
+        ------
+        ShapeError : tensors or parameters do not fit the declaration.
+        BackendError : a dtype, a device or a size that Triton has no code for.
+        """
+        try:
+            key: Any = tuple([(t.shape, t.stride(), t.dtype, t.device) for t in tensors])
+            if parameters:
+                # With types, since 1, 1.0 and True are equal and mean three kernels.
+                key = (key, *((name, x, x.__class__) for name, x in parameters.items()))
+            run = self.ready.get(key)
+        except (AttributeError, RuntimeError, TypeError):
+            # No strided tensor, which prepare refuses by name, or a number that has no hash.
+            return self.prepare(*tensors, **parameters)(*tensors)
+        if run is None:
+            run = self.prepare(*tensors, **parameters)
+            while len(self.ready) >= READY_LIMIT:
+                self.ready.pop(next(iter(self.ready)), None)
+            self.ready[key] = run
+        return run(*tensors)
+
+    def prepare(self, *tensors: torch.Tensor, **parameters: Scalar) -> Ready:
+        """Return the function that runs the kernels on tensors like these, with all checks done.
+
+        It takes the tensors alone, of the same shapes, strides, dtypes and device, unchecked.
+        """
+        device = check_tensors(self.cascade, tensors)
+        values = check_parameters(self.cascade, parameters)
+        inputs = dict(zip(self.cascade.inputs, tensors, strict=True))
+        shapes = {name: tuple(tensor.shape) for name, tensor in inputs.items()}
+        sizes = rank_sizes(self.cascade, shapes, values, dict(self.given))
+        strides = {name: tuple(tensor.stride()) for name, tensor in inputs.items()}
+
+        slots = {name: slot for slot, name in enumerate(inputs)}
+        allocations: list[Callable[[], torch.Tensor]] = []
+        launches: list[tuple[Any, list[Any], list[tuple[int, int]], dict[str, int]]] = []
+        for kernel in self.kernels:
+            programs = count_programs(kernel, sizes)
+            for buffer in kernel.writes:
+                if buffer.tensor in slots:
+                    continue  # written in part by an earlier kernel
+                shape = buffer_shape(buffer, sizes)
+                strides[buffer.tensor] = contiguous_strides(shape)
+                slots[buffer.tensor] = len(slots)
+                allocations.append(allocation(buffer, shape, device, written=programs > 0))
+            if programs == 0:
+                continue
+            arguments, pointers = fill(kernel, slots, strides, sizes, values)
+            options = {"num_warps": kernel.num_warps, "num_stages": kernel.num_stages}
+            launches.append((load(kernel)[(programs,)], arguments, pointers, options))
+        wanted = [slots[name] for name in self.outputs]
+        return guarded(ready(allocations, launches, wanted), device)
+
+
+def plan(
+    kernels: Sequence[Kernel],
+    cascade: Cascade,
+    *,
+    outputs: Sequence[str] | None = None,
+    given: Mapping[str, int] | None = None,
+) -> Plan:
+    """Return the plan that runs ``kernels`` in order and returns ``outputs``.
+
+    outputs : tensor names; the cascade's outputs if None.
+    given : sizes of ranks that no argument's shape tells, or that the kernels fix.
+
+    Raises
+    ------
+    VerificationError : a kernel reads what no kernel before it has written, writes an input, or
+        declares a buffer differently than a kernel before it; an output is never written.
+    """
+    wanted = tuple(cascade.outputs if outputs is None else outputs)
+    written: dict[str, Buffer] = {}
+    for kernel in kernels:
+        for name in kernel.reads:
+            if name not in cascade.inputs and name not in written:
+                raise VerificationError(
+                    f"kernel {kernel.name} reads {name}, which is neither an input of"
+                    f" {cascade.name} nor written by a kernel before it; please report this"
+                )
+        for buffer in kernel.writes:
+            if buffer.tensor in cascade.inputs or written.get(buffer.tensor, buffer) != buffer:
+                raise VerificationError(
+                    f"kernel {kernel.name} writes {buffer.tensor}, which is an input of"
+                    f" {cascade.name} or was declared differently by a kernel before it;"
+                    " please report this"
+                )
+            written[buffer.tensor] = buffer
+    for name in wanted:
+        if name not in cascade.inputs and name not in written:
+            raise VerificationError(
+                f"no kernel of {cascade.name} writes its output {name}; please report this"
+            )
+    return Plan(tuple(kernels), cascade, wanted, tuple((given or {}).items()))
+
+
+def ready(
+    allocations: Sequence[Callable[[], torch.Tensor]],
+    launches: Sequence[tuple[Any, list[Any], list[tuple[int, int]], dict[str, int]]],
+    wanted: Sequence[int],
+) -> Ready:
+    """Return the function of a plan's fast path; everything that can be known is known here."""
+    single = wanted[0] if len(wanted) == 1 else None
+
+    def run(*tensors: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        store = [*tensors]
+        for allocate in allocations:
+            store.append(allocate())
+        for launch, template, pointers, options in launches:
+            arguments = template.copy()
+            for position, slot in pointers:
+                arguments[position] = store[slot]
+            launch(*arguments, **options)
+        if single is not None:
+            return store[single]
+        return tuple([store[slot] for slot in wanted])
+
+    return run
+
+
+def guarded(run: Ready, device: torch.device) -> Ready:
+    """Make ``run`` launch on ``device``, also where another GPU is the current one."""
+    if device.type != "cuda" or torch.cuda.device_count() == 1:
+        return run
+
+    def run_there(*tensors: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        with torch.cuda.device(device):
+            return run(*tensors)
+
+    return run_there
+
+
+def fill(
+    kernel: Kernel,
+    slots: Mapping[str, int],
+    strides: Mapping[str, tuple[int, ...]],
+    sizes: Mapping[str, int],
+    parameters: Mapping[str, Scalar],
+) -> tuple[list[Any], list[tuple[int, int]]]:
+    """Return a kernel's arguments, None for pointers, and (position, slot) for each pointer."""
+    tiles = kernel.tile_sizes
+    pointers: list[tuple[int, int]] = []
+
+    def value(position: int, argument: Argument) -> Any:
+        match argument.kind:
+            case "pointer":
+                pointers.append((position, slots[argument.tensor]))
+                return None
+            case "stride":
+                return strides[argument.tensor][argument.position]
+            case "size":
+                return sizes[argument.rank]
+            case "parameter":
+                return parameters[argument.name]
+            case "tile":
+                return tiles[argument.name]
+        raise KeyError(argument.kind)
+
+    try:
+        return [value(i, argument) for i, argument in enumerate(kernel.arguments)], pointers
+    except (KeyError, IndexError) as error:
+        raise VerificationError(
+            f"kernel {kernel.name} asks for an argument that its plan does not have: {error};"
+            " please report this"
+        ) from error
+
+
+def count_programs(kernel: Kernel, sizes: Mapping[str, int]) -> int:
+    """Return how many programs a kernel's grid has; 0 if a rank of the grid is empty."""
+    tiles = kernel.tile_sizes
+    extents = {g.rank: -(-sizes[g.rank] // (tiles[g.tile] if g.tile else 1)) for g in kernel.grid}
+    programs = math.prod(extents.values())
+    if programs > GRID_LIMIT:
+        shown = " x ".join(f"{rank}: {extent}" for rank, extent in extents.items())
+        raise BackendError(
+            f"a launch has at most {GRID_LIMIT} programs, and kernel {kernel.name} would have"
+            f" {programs} ({shown}); call it on parts of {max(extents, key=extents.__getitem__)}"
+        )
+    return programs
+
+
+def buffer_shape(buffer: Buffer, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """Return the shape of a buffer; its iterative rank has the first generation besides."""
+    return tuple(sizes[rank] + (rank == buffer.generations) for rank in buffer.ranks)
+
+
+def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the strides of a new tensor of this shape, in elements."""
+    steps = accumulate((max(n, 1) for n in reversed(shape[1:])), lambda a, b: a * b, initial=1)
+    return tuple(reversed(list(steps)))[-len(shape) :] if shape else ()
+
+
+def allocation(
+    buffer: Buffer, shape: tuple[int, ...], device: torch.device, *, written: bool
+) -> Callable[[], torch.Tensor]:
+    """Return a function that allocates a buffer: undefined if a kernel writes it, else zeros."""
+    dtype: torch.dtype = getattr(torch, buffer.dtype)
+    check_dtype(buffer.tensor, dtype)
+    make = torch.empty if written else torch.zeros
+    return lambda: make(shape, dtype=dtype, device=device)

@@ -1,0 +1,101 @@
+"""Triton, as far as Einfall stands on it: from a kernel's text to a function that can be launched.
+
+The one place that decides between Triton's compiler and its interpreter: Triton reads
+``TRITON_INTERPRET`` while it is imported, and every ``@triton.jit`` after that must agree.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+from ..codegen.kernel import Kernel
+from ..ir.errors import BackendError, VerificationError
+from .cache import store_source
+
+
+@cache
+def triton() -> Any:
+    """Import Triton, which carries no types and is absent on some platforms.
+
+    Raises
+    ------
+    BackendError : it is not installed.
+    """
+    try:
+        return import_module("triton")
+    except ImportError as error:
+        raise BackendError(
+            "the Triton back end needs the package triton, which is not installed here;"
+            " install it (Linux only), or use backend='interpreter'"
+        ) from error
+
+
+def interpreting() -> bool:
+    """Whether kernels run in Triton's interpreter, on the CPU, instead of being compiled.
+
+    Raises
+    ------
+    BackendError : ``TRITON_INTERPRET`` was changed after Triton had been imported.
+    """
+    library = import_module("triton.language.standard")
+    interpreted = not isinstance(library.cdiv, triton().runtime.JITFunction)
+    wanted = bool(triton().knobs.runtime.interpret)
+    if interpreted != wanted:
+        was, now = ("1", "unset") if interpreted else ("unset", "1")
+        raise BackendError(
+            f"TRITON_INTERPRET must stay what it was when triton was imported: it was {was} and"
+            f" is now {now}; set it before the program starts"
+        )
+    return interpreted
+
+
+def load(kernel: Kernel) -> Any:
+    """Return the kernel as a Triton function: ``load(kernel)[grid](*arguments)`` launches it.
+
+    The text is written to the cache folder and imported from there, because ``@triton.jit`` reads
+    the source of what it decorates. One text is imported once in a process.
+
+    Raises
+    ------
+    BackendError : the cache folder cannot be written, or Triton is not there.
+    VerificationError : the text is no Python module that defines the kernel with its arguments.
+    """
+    interpreting()  # refuses a changed environment before @triton.jit meets it
+    function = load_text(kernel)
+    expected = [argument.name for argument in kernel.arguments]
+    if function.arg_names != expected:
+        raise VerificationError(
+            f"kernel {kernel.name} takes ({', '.join(function.arg_names)}) by its text and"
+            f" ({', '.join(expected)}) by its argument list; please report this"
+        )
+    return function
+
+
+_loaded: dict[tuple[str, str], Any] = {}
+
+
+def load_text(kernel: Kernel) -> Any:
+    """Import ``kernel.text`` once, and return what it defines under ``kernel.name``."""
+    key = (kernel.name, kernel.text)
+    if key in _loaded:
+        return _loaded[key]
+    path = store_source(kernel)
+    name = f"einfall_kernel_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None  # the name ends in .py
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+        function = getattr(module, kernel.name)
+    except Exception as error:
+        del sys.modules[name]
+        raise VerificationError(
+            f"the generated text of kernel {kernel.name} is no module that defines it"
+            f" ({type(error).__name__}: {error}); see {path}, and please report this"
+        ) from error
+    return _loaded.setdefault(key, function)
