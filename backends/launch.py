@@ -19,7 +19,7 @@ from ..codegen.kernel import Argument, Buffer, Kernel
 from ..ir.cascade import Cascade, Scalar
 from ..ir.errors import BackendError, VerificationError
 from ..ir.sizes import rank_sizes
-from .triton import load
+from .triton import launch_options, load
 from .triton_arguments import check_dtype, check_parameters, check_tensors
 
 Ready = Callable[..., torch.Tensor | tuple[torch.Tensor, ...]]
@@ -98,8 +98,8 @@ class Plan:
             if programs == 0:
                 continue
             arguments, pointers = fill(kernel, slots, strides, sizes, values)
-            options = {"num_warps": kernel.num_warps, "num_stages": kernel.num_stages}
-            launches.append((load(kernel)[(programs,)], arguments, pointers, options))
+            launch = load(kernel)[(programs,)]
+            launches.append((launch, arguments, pointers, launch_options(kernel)))
         wanted = [slots[name] for name in self.outputs]
         return guarded(ready(allocations, launches, wanted), device)
 

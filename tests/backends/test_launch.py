@@ -141,7 +141,7 @@ def test_arguments_and_grid(recorder: Recorder, device: str) -> None:
     O = stream()(Q, K, V)  # noqa: E741
     ((grid, arguments, options),) = recorder.calls
     assert grid == (2 * 2,)  # b, and two tiles of 32 for p = 37
-    assert options == {"num_warps": 8, "num_stages": 2}
+    assert options == {"num_warps": 8, "num_stages": 2, "enable_fp_fusion": True}
     assert [a.data_ptr() for a in arguments[:4]] == [t.data_ptr() for t in (Q, K, V, O)]  # type: ignore[union-attr]
     assert arguments[4:] == (
         *(37 * 16, 16, 1),
