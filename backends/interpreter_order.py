@@ -84,9 +84,7 @@ def _loop(group: Sequence[Einsum], loops: _Running) -> Loop:
 
 
 def _accesses(reader: Einsum, tensor: str) -> list[Access]:
-    return [x for x in reader.expressions() if isinstance(x, Access) and x.tensor == tensor][
-        reader.name == tensor :  # an einsum's output is no read
-    ]
+    return [x for x in reader.expressions() if isinstance(x, Access) and x.tensor == tensor]
 
 
 def _generations(einsum: Einsum) -> list[str]:
