@@ -19,7 +19,7 @@ from ..codegen.kernel import Argument, Buffer, Kernel
 from ..ir.cascade import Cascade, Scalar
 from ..ir.errors import BackendError, VerificationError
 from ..ir.sizes import rank_sizes
-from .triton import launch_options, load
+from .triton import launch_options, load, triton
 from .triton_arguments import check_dtype, check_parameters, check_tensors
 
 Ready = Callable[..., torch.Tensor | tuple[torch.Tensor, ...]]
@@ -92,16 +92,19 @@ class Plan:
                 if buffer.tensor in slots:
                     continue  # written in part by an earlier kernel
                 shape = buffer_shape(buffer, sizes)
-                strides[buffer.tensor] = contiguous_strides(shape)
+                shapes[buffer.tensor], strides[buffer.tensor] = shape, contiguous_strides(shape)
                 slots[buffer.tensor] = len(slots)
                 allocations.append(allocation(buffer, shape, device, written=programs > 0))
             if programs == 0:
                 continue
-            arguments, pointers = fill(kernel, slots, strides, sizes, values)
+            arguments, pointers = fill(kernel, slots, shapes, strides, sizes, values)
             launch = load(kernel)[(programs,)]
             launches.append((launch, arguments, pointers, launch_options(kernel)))
         wanted = [slots[name] for name in self.outputs]
-        return guarded(ready(allocations, launches, wanted), device)
+        run = ready(allocations, launches, wanted)
+        if any(kernel.descriptors for kernel in self.kernels):
+            run = with_workspace(run)
+        return guarded(run, device)
 
 
 def plan(
@@ -170,6 +173,25 @@ def ready(
     return run
 
 
+def with_workspace(run: Ready) -> Ready:
+    """Give Triton the memory that tensor descriptors live in, in whatever thread ``run`` is called.
+
+    Triton keeps its allocator for each thread apart, and the backward of torch has its own threads.
+    """
+    set_allocator = triton().set_allocator
+
+    def run_with(*tensors: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        set_allocator(workspace)
+        return run(*tensors)
+
+    return run_with
+
+
+def workspace(size: int, alignment: int, stream: int | None) -> torch.Tensor:
+    """Return memory on the current GPU; torch aligns it well and keeps it in stream order."""
+    return torch.empty(size, dtype=torch.int8, device="cuda")
+
+
 def guarded(run: Ready, device: torch.device) -> Ready:
     """Make ``run`` launch on ``device``, also where another GPU is the current one."""
     if device.type != "cuda" or torch.cuda.device_count() == 1:
@@ -185,6 +207,7 @@ def guarded(run: Ready, device: torch.device) -> Ready:
 def fill(
     kernel: Kernel,
     slots: Mapping[str, int],
+    shapes: Mapping[str, tuple[int, ...]],
     strides: Mapping[str, tuple[int, ...]],
     sizes: Mapping[str, int],
     parameters: Mapping[str, Scalar],
@@ -200,6 +223,8 @@ def fill(
                 return None
             case "stride":
                 return strides[argument.tensor][argument.position]
+            case "extent":
+                return shapes[argument.tensor][argument.position]
             case "size":
                 return sizes[argument.rank]
             case "parameter":
