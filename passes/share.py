@@ -1,0 +1,171 @@
+"""Share: what is computed twice under two names is computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from ..ir.cascade import Cascade, Einsum
+from ..ir.expression import (
+    Access,
+    Concatenate,
+    Expression,
+    Populate,
+    RankVariable,
+    Reduce,
+    Size,
+    free_ranks,
+    rewrite,
+)
+from .facts import plain_writers
+
+
+def share(cascade: Cascade) -> Cascade:
+    """Let einsums that compute the same be one.
+
+    ::
+
+        S[p, m] = sum[e](Q[p, e] * K[m, e])
+        T[n, q] = sum[d](Q[q, d] * K[n, d])
+        O[p]    = sum[m](S[p, m] * exp(T[m, p]))
+        -->
+        S[p, m] = sum[e](Q[p, e] * K[m, e])
+        O[p]    = sum[m](S[p, m] * exp(S[p, m]))
+
+    Ranks may have other names as long as an input gives both names the same size. Of two outputs
+    both stay.
+
+    Requires: a flat cascade. Keeps: every value, to the last bit; where points exist. Iterative and
+    list-valued tensors stay as they are.
+    """
+    shareable = plain_writers(cascade)
+    first: dict[str, tuple[str, tuple[str, ...]]] = {}
+    partners: dict[str, str] = {}
+    moved: dict[str, tuple[str, tuple[int, ...]]] = {}
+    einsums: list[Einsum] = []
+    outputs = set(cascade.outputs)
+
+    def rule(x: Expression) -> Expression | None:
+        if not isinstance(x, Access) or x.tensor not in moved:
+            return None
+        while x.tensor in moved:
+            name, order = moved[x.tensor]
+            x = Access(name, tuple(x.coordinates[k] for k in order), x.at)
+        return x
+
+    for einsum in cascade.einsums:
+        einsum = reread(einsum, rule)
+        if einsum.name not in shareable or isinstance(einsum.body, Populate | Concatenate):
+            einsums.append(einsum)
+            continue
+        key, all_ranks = canonical(einsum, cascade)
+        name, all_kept = first.get(key, (einsum.name, all_ranks))
+        ranks = tuple(r for r in all_ranks if r in einsum.ranks)
+        kept = tuple(r for r, s in zip(all_kept, all_ranks, strict=True) if s in ranks)
+        if name == einsum.name:
+            first[key] = (name, all_ranks)
+            einsums.append(einsum)
+            continue
+        other = dict(zip(all_ranks, all_kept, strict=True))
+        if einsum.name not in outputs:
+            partners.update(other)
+            moved[einsum.name] = (name, permutation(einsum, kept, ranks, writer(einsums, name)))
+        elif name not in outputs:
+            # The name that is returned survives, in the place of the other.
+            partners.update(other)
+            earlier = writer(einsums, name)
+            there = dict(zip(ranks, kept, strict=True))
+            output = tuple(RankVariable(there[r]) for r in einsum.ranks)
+            new = replace(earlier, output=replace(einsum.output, coordinates=output))
+            moved[name] = (einsum.name, permutation(earlier, ranks, kept, einsum))
+            einsums = [reread(new if e is earlier else e, rule) for e in einsums]
+            first[key] = (einsum.name, all_kept)
+        else:
+            einsums.append(einsum)
+    if not moved:
+        return cascade
+    return resize(cascade, replace(cascade, einsums=tuple(einsums)), partners)
+
+
+def canonical(einsum: Einsum, cascade: Cascade) -> tuple[str, tuple[str, ...]]:
+    """Return the einsum's right side with ranks renamed in order of sight, and those ranks.
+
+    Only ranks that an input gives their size are renamed, for a rank's name is its extent.
+    """
+    homes = homed(einsum, cascade)
+    bound = einsum.body.ranks if isinstance(einsum.body, Reduce) else ()
+    inside = einsum.body.body if isinstance(einsum.body, Reduce) else einsum.body
+    ranks = tuple(dict.fromkeys((*free_ranks(inside), *bound, *einsum.ranks)))
+    names = {r: f"{k}" if r in homes else r for k, r in enumerate(ranks)}
+
+    def rule(x: Expression) -> Expression | None:
+        match x:
+            case RankVariable(rank=rank) | Size(rank=rank) if rank in names:
+                return replace(x, rank=names[rank])
+            case Reduce(ranks=reduced):
+                return replace(x, ranks=tuple(sorted(names.get(r, r) for r in reduced)))
+            case _:
+                return None
+
+    body = rewrite(einsum.body, rule)
+    filter = None if einsum.filter is None else rewrite(einsum.filter, rule)
+    places = tuple(names[r] for r in ranks if r in einsum.ranks)
+    # repr tells 1 from 1.0 and True, which are equal but not the same.
+    return repr((places, body, filter)), ranks
+
+
+def homed(einsum: Einsum, cascade: Cascade) -> set[str]:
+    """Return the ranks that an einsum reads as plain coordinates of inputs: those give the size."""
+    return {
+        c.rank
+        for x in einsum.expressions()
+        if isinstance(x, Access) and x.tensor in cascade.inputs
+        for c in x.coordinates
+        if isinstance(c, RankVariable)
+    }
+
+
+def resize(before: Cascade, after: Cascade, partners: dict[str, str]) -> Cascade:
+    """Let sizes of ranks that no input gives any more be those of their partners.
+
+    Where such a rank is still iterated, nothing was won: the cascade before is returned.
+    """
+    known = {r for e in after.einsums for r in homed(e, after)}
+    lost = {r for e in before.einsums for r in homed(e, before)} - known
+    iterated = {
+        x.rank for e in after.einsums for x in e.expressions() if isinstance(x, RankVariable)
+    }
+    if lost & iterated or not lost <= set(partners):
+        return before
+
+    def rule(x: Expression) -> Expression | None:
+        if isinstance(x, Size) and x.rank in lost:
+            return replace(x, rank=partners[x.rank])
+        return None
+
+    return replace(after, einsums=tuple(reread(e, rule) for e in after.einsums)) if lost else after
+
+
+def permutation(
+    gone: Einsum, kept: tuple[str, ...], ranks: tuple[str, ...], survivor: Einsum
+) -> tuple[int, ...]:
+    """For each coordinate of the survivor, the position of its rank in the einsum that goes.
+
+    ``kept`` and ``ranks`` are the corresponding ranks of survivor and gone, in order of sight.
+    """
+    there = dict(zip(kept, ranks, strict=True))
+    return tuple(gone.ranks.index(there[r]) for r in survivor.ranks)
+
+
+def writer(einsums: list[Einsum], name: str) -> Einsum:
+    """Return the einsum that writes ``name``."""
+    return next(e for e in einsums if e.name == name)
+
+
+def reread(einsum: Einsum, rule: Callable[[Expression], Expression | None]) -> Einsum:
+    """Apply a rule to what an einsum reads."""
+    body = rewrite(einsum.body, rule)
+    filter = None if einsum.filter is None else rewrite(einsum.filter, rule)
+    if body is einsum.body and filter is einsum.filter:
+        return einsum
+    return replace(einsum, body=body, filter=filter)
