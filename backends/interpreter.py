@@ -112,9 +112,9 @@ def _run(
             for name in {name for name in _names(step) if last[name] == position}:
                 if keep is not None and name not in keep:
                     del bindings.tensors[name]
-                elif name not in cascade.inputs:
-                    computed = bindings.tensors[name]
-                    bindings.tensors[name] = Present(computed.filled(), shrink(computed.present))
+                else:
+                    found = bindings.tensors[name]
+                    bindings.tensors[name] = Present(found.filled(), shrink(found.present))
     return bindings.tensors
 
 

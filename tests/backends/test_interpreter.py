@@ -157,12 +157,9 @@ def test_a_reduction_may_have_its_own_filter() -> None:
 
 
 def test_a_sum_counts_points_in_which_nothing_varies() -> None:
-    assert run("def f(X):\n    Y[p] = sum[m](X[p, 0] * size(m))\n    return Y", X).tolist() == [
-        9,
-        36,
-    ]
-    text = "def f(X):\n    Y[p] = sum[m: m <= p](1) + 0 * X[p, 0]\n    return Y"
-    assert run(text, X, sizes={"m": 3}).tolist() == [1, 2]
+    assert run("Y[p] = sum[m](default(2, X[p, m]))", X).tolist() == [6, 6]
+    assert run("Y[p] = sum[m: m <= p](default(2, X[p, m]))", X).tolist() == [2, 4]
+    assert run("Y[p] = sum[m](default(2, X[p, m]) * 3)", X).tolist() == [18, 18]
 
 
 def test_infinities_survive_a_sum_of_products_over_absent_points() -> None:
@@ -226,7 +223,7 @@ def f(I, B):
     R[p] = I[p] / 2
     return S, M, N, C, R
 """
-    integers = numpy.array([2**60, 3], numpy.int32 if False else numpy.int64)
+    integers = numpy.array([2**60, 3])
     s, m, n, c, r = run(text, integers, numpy.array([True, False]))
     assert s.tolist() == [2**61 + 1, 7]
     assert s.dtype == m.dtype == c.dtype == numpy.int64
@@ -282,10 +279,10 @@ def test_declared_bfloat16_rounds_as_torch_does() -> None:
 
 
 def test_declared_dtypes_compute_in_single_precision() -> None:
-    x = numpy.array([1.0, 1e-9], numpy.float32)
-    c = cascade("def f(X):\n    S = sum[p](X[p])\n    Y = S - 1\n    return Y")
-    assert interpret(c, x) > 0
-    assert interpret(c, x, dtype="declared") == 0
+    x, z = numpy.array([1.0, 1e-9], numpy.float32), numpy.ones(1, numpy.float32)
+    c = cascade("def f(X, Z):\n    Y[q] = sum[p](X[p]) - Z[q]\n    return Y")
+    assert interpret(c, x, z) > 0
+    assert interpret(c, x, z, dtype="declared") == 0
 
 
 def test_empty_ranks() -> None:
