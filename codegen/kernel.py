@@ -14,8 +14,9 @@ class Argument:
     """One argument of the kernel, in the order of its signature.
 
     kind : ``pointer`` (of ``tensor``), ``stride`` (of ``tensor`` at rank position ``position``, in
-        elements), ``size`` (of ``rank``), ``parameter`` (the user's scalar ``name``), or ``tile``
-        (a compile-time constant, its value in ``Kernel.tiles``).
+        elements), ``extent`` (of ``tensor`` at ``position``), ``size`` (of ``rank``), ``parameter``
+        (the user's scalar ``name``), or ``tile`` (a compile-time constant, its value in
+        ``Kernel.tiles``).
     name : the name in the signature.
     """
 
@@ -56,7 +57,8 @@ class Kernel:
     """One kernel as text and launch data.
 
     The grid is one-dimensional: the product of ``grid``'s extents, the last varying fastest; the
-    kernel decodes ``tl.program_id(0)`` itself.
+    kernel decodes ``tl.program_id(0)`` itself. ``descriptors`` says that it makes tensor descriptors,
+    for which Triton needs an allocator (``triton.set_allocator``).
     """
 
     name: str
@@ -68,6 +70,7 @@ class Kernel:
     writes: tuple[Buffer, ...]
     num_warps: int = 4
     num_stages: int = 2
+    descriptors: bool = False
 
     @property
     def tile_sizes(self) -> dict[str, int]:

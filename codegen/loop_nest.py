@@ -78,10 +78,14 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """A scalar of the kernel: a grid coordinate, a size, a parameter, a tile's first coordinate."""
+    """A scalar of the kernel: a grid coordinate, a size, a parameter, a tile's first coordinate.
+
+    ``signed`` ones, the user's parameters, may be negative.
+    """
 
     name: str
     dtype: str = "int32"
+    signed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +125,18 @@ class Let:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Read a tile of a tensor; where ``guard`` fails the value is ``other``."""
+    """Read a tile of a tensor; where ``guard`` fails the value is ``other``.
+
+    ``described``: the tile is a box of the tensor, two-dimensional and regular, so that a tensor
+    descriptor may fetch it; what lies outside the tensor reads as 0.
+    """
 
     var: Var
     tensor: str
     coordinates: tuple[Value, ...]
     guard: Value | None = None
     other: float = 0.0
+    described: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,56 @@
-"""Einfall: a compiler for attention."""
+"""Einfall: a compiler for attention.
+
+Declare a variant as a cascade of extended einsums, read the kernels that come out, run them::
+
+    import einfall
+
+    c = einfall.cascade('''
+    def attention(Q, K, V):
+        S[b, h, p, m] = Q[b, h, p, e] * K[b, h, m, e] / sqrt(size(e))
+        A[b, h, p, m] = softmax[m](S[b, h, p, m])
+        O[b, h, p, f] = A[b, h, p, m] * V[b, h, m, f]
+        return O
+    ''')
+    f = einfall.compile(c)
+    O = f(Q, K, V)                  # torch or numpy
+    print(f.source)                 # the kernels, after a call on a GPU or f.lower(...)
+    einfall.interpret(c, Q, K, V)   # the meaning, in numpy and float64
+"""
+
+from __future__ import annotations
+
+from .backends.analyse import analyse
+from .backends.compile import Compiled, compile
+from .backends.interpreter import interpret
+from .ir.cascade import Cascade, Einsum
+from .ir.errors import (
+    BackendError,
+    EinfallError,
+    NotationError,
+    PassError,
+    RankError,
+    ShapeError,
+    SparsityError,
+    VerificationError,
+)
+from .ir.notation import cascade
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackendError",
+    "Cascade",
+    "Compiled",
+    "EinfallError",
+    "Einsum",
+    "NotationError",
+    "PassError",
+    "RankError",
+    "ShapeError",
+    "SparsityError",
+    "VerificationError",
+    "analyse",
+    "cascade",
+    "compile",
+    "interpret",
+]

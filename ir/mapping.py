@@ -3,8 +3,8 @@
 ::
 
     mapping   = Mapping(cascade, kernels)
-    kernel    = MappedKernel(name, roles, before, traversals, after, stores, partitions, ...)
-    traversal = Traversal(streaming, domain, presence, stores)      one sequential loop
+    kernel    = MappedKernel(name, roles, before, traversals, after, writes, partitions, ...)
+    traversal = Traversal(streaming, domain)                        one sequential loop
     role      = grid       one coordinate of the rank for each program
               | tiled      a tile of the rank for each program; the tile's rows run side by side
               | streamed   the rank that the loop walks, a tile at a time
@@ -30,22 +30,10 @@ Role = Literal["grid", "tiled", "streamed", "resident"]
 
 @dataclass(frozen=True, slots=True)
 class Traversal:
-    """One loop over a streamed rank.
-
-    domain : which tiles of the rank a tile of rows visits.
-    presence : for each field and each stored tensor, the condition under which its point exists
-        (None: always, inside the shape).
-    stores : tensors that keep the streamed rank and are written tile by tile.
-    """
+    """One loop over a streamed rank; ``domain`` says which of its tiles a tile of rows visits."""
 
     streaming: Streaming
     domain: Domain
-    presence: tuple[tuple[str, Expression | None], ...]
-    stores: tuple[str, ...] = ()
-
-    def presence_of(self, tensor: str) -> Expression | None:
-        """The condition under which a point of ``tensor`` exists; None: always."""
-        return dict(self.presence)[tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +54,13 @@ class MappedKernel:
 
     before : einsums computed once per program, ahead of the loops.
     after : einsums computed once per program, behind the loops.
-    writes : tensors stored, with their ranks and dtypes, in the cascade's order.
+    presence : for each tensor, the condition under which a point of it exists; None: always,
+        inside the shape. taking : for each field, the condition under which a point takes part.
+    writes : tensors stored, in the cascade's order.
     static : sizes that are compile-time constants (resident ranks).
     reverse : grid ranks whose tiles are issued from the last to the first (longest first).
+    described : tensors whose tiles may be fetched by a tensor descriptor: the last rank contiguous,
+        everything else aligned to 16 bytes, a target that has them.
     """
 
     name: str
@@ -78,9 +70,12 @@ class MappedKernel:
     after: tuple[Einsum, ...]
     reads: tuple[str, ...]
     writes: tuple[str, ...]
+    presence: tuple[tuple[str, Expression | None], ...] = ()
+    taking: tuple[tuple[str, Expression | None], ...] = ()
     partitions: tuple[Partition, ...] = ()
     static: tuple[tuple[str, int], ...] = ()
     reverse: tuple[str, ...] = ()
+    described: tuple[str, ...] = ()
     num_warps: int = 4
     num_stages: int = 2
     notes: tuple[str, ...] = field(default=())

@@ -1,0 +1,296 @@
+"""``compile``: a cascade as a callable that lowers itself when its arguments are first seen."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..ir.cascade import Cascade, Scalar
+from ..ir.errors import BackendError, EinfallError, ShapeError
+from ..ir.sizes import bind_parameters, rank_sizes
+from ..passes.divide import short_ranks
+from ..passes.pipeline import Known
+from .interpreter import interpret
+from .launch import READY_LIMIT, Ready
+from .lowered import Lowered, lower_cascade
+
+log = logging.getLogger("einfall")
+
+DESCRIBING = ("sm_90", "sm_100", "sm_103", "sm_120")
+"""Targets with tensor descriptors."""
+
+BACKENDS = ("auto", "triton", "interpreter")
+
+
+def compile(
+    cascade: Cascade,
+    *,
+    backend: str = "auto",
+    target: str | None = None,
+    tiles: Mapping[str, int] | None = None,
+) -> Compiled:
+    """Return a callable that computes a cascade.
+
+    Nothing is lowered until the first call, or ``.lower``: sizes and dtypes come with it.
+
+    Parameters
+    ----------
+    backend : ``triton`` runs generated kernels (on a GPU, or on the CPU in Triton's interpreter if
+        ``TRITON_INTERPRET=1``); ``interpreter`` runs numpy in float64; ``auto`` takes Triton for
+        tensors on a GPU and the interpreter, saying so once, for all others.
+    target : what kernels are generated for when no GPU is there: ``sm_80``, ``sm_90``, ``sm_100``,
+        ``gfx942``; by default the GPU's own architecture, else ``sm_90``.
+    tiles : tile sizes by rank, powers of two, instead of the partition's choice.
+
+    Raises
+    ------
+    BackendError : an unknown back end.
+    """
+    if backend not in BACKENDS:
+        raise BackendError(f"backend is one of {', '.join(BACKENDS)}; {backend!r} given")
+    return Compiled(cascade, backend, target, dict(tiles or {}))
+
+
+class Compiled:
+    """A cascade that can be called: ``f(Q, K, V, W=1024)``, torch in torch out, numpy in numpy out."""
+
+    def __init__(
+        self, cascade: Cascade, backend: str, target: str | None, tiles: dict[str, int]
+    ) -> None:
+        self.declared = cascade
+        self.backend, self.target, self.tiles = backend, target, tiles
+        self._ready: dict[Any, Ready] = {}
+        self._lowered: dict[Any, Lowered] = {}
+        self._latest: Lowered | None = None
+        self._told = False
+
+    def __call__(self, *tensors: Any, **parameters: Scalar) -> Any:
+        """Compute the outputs, one or a tuple in the order of ``return``.
+
+        Raises
+        ------
+        ShapeError : arguments do not fit the declaration.
+        BackendError : a dtype, device, size or construct for which this back end has no code.
+        """
+        try:
+            # the address decides whether descriptors may be used
+            key: Any = tuple(
+                [(t.shape, t.stride(), t.dtype, t.device, t.data_ptr() & 15) for t in tensors]
+            )
+            if parameters:
+                key = (key, *((name, x, x.__class__) for name, x in parameters.items()))
+            ready = self._ready.get(key)
+        except (AttributeError, RuntimeError, TypeError):
+            return self._slow(tensors, parameters)
+        if ready is None:
+            return self._first(key, tensors, parameters)
+        return ready(*tensors)
+
+    def _first(self, key: Any, tensors: tuple[Any, ...], parameters: dict[str, Scalar]) -> Any:
+        """Answer a combination of shapes, strides and parameters that was not seen before."""
+        if not self._on_triton(tensors):
+            return self._slow(tensors, parameters)
+        lowered = self.lower(*tensors, **parameters)
+        ready = lowered.plan().prepare(*tensors, **parameters)
+        while len(self._ready) >= READY_LIMIT:
+            self._ready.pop(next(iter(self._ready)), None)
+        self._ready[key] = ready
+        return ready(*tensors)
+
+    def _on_triton(self, tensors: tuple[Any, ...]) -> bool:
+        """Whether these arguments run as kernels."""
+        if self.backend != "auto":
+            return self.backend == "triton"
+        return any(getattr(getattr(t, "device", None), "type", "cpu") == "cuda" for t in tensors)
+
+    def _slow(self, tensors: tuple[Any, ...], parameters: dict[str, Scalar]) -> Any:
+        """Answer by the interpreter; torch tensors come back as torch tensors."""
+        if self.backend == "triton":
+            raise BackendError(
+                "the triton back end takes torch tensors; convert the arguments with torch.from_numpy"
+                ', or use backend="interpreter"'
+            )
+        if self.backend == "auto" and not self._told:
+            self._told = True
+            log.warning(
+                "%s runs in the numpy interpreter, in float64: its arguments are on no GPU",
+                self.declared.name,
+            )
+        found = interpret(self.declared, *tensors, **parameters)
+        if any(hasattr(t, "stride") and hasattr(t, "device") for t in tensors):
+            return _as_torch(found, tensors)
+        return found
+
+    def lower(
+        self,
+        *tensors: Any,
+        sizes: Mapping[str, int] | None = None,
+        dtype: str = "float16",
+        dtypes: Mapping[str, str] | None = None,
+        target: str | None = None,
+        tiles: Mapping[str, int] | None = None,
+        **parameters: Scalar,
+    ) -> Lowered:
+        """Generate kernels without running them.
+
+        With tensors, sizes and dtypes are theirs. Without, ``sizes`` gives what is fixed (ranks that
+        a program holds whole need it, e.g. ``{"e": 64, "f": 64}``), the others stay open; ``dtype``
+        holds for every input, ``dtypes`` for single ones.
+        """
+        goal = target or self.target or _own_target()
+        cut = {**self.tiles, **(tiles or {})}
+        cascade = self.declared
+        if tensors:
+            known = _known(cascade, tensors, parameters, sizes, goal, cut)
+        else:
+            named = {n: dtype for n in cascade.inputs} | dict(dtypes or {})
+            defaults = {n: v for n, v in cascade.parameters if v is not None}
+            boxes = cascade.inputs if goal in DESCRIBING else ()
+            values = {**defaults, **parameters}
+            known = Known(dict(sizes or {}), {}, values, named, goal, cut, boxes)
+        key = _lowering_key(cascade, known)
+        if key not in self._lowered:
+            self._lowered[key] = lower_cascade(cascade, known)
+        self._latest = self._lowered[key]
+        return self._latest
+
+    def _last(self) -> Lowered:
+        if self._latest is None:
+            raise EinfallError(
+                f"{self.declared.name} has not been lowered: call it, or f.lower(sizes=..., "
+                'dtype="float16"), first'
+            )
+        return self._latest
+
+    @property
+    def cascade(self) -> Cascade:
+        """The cascade as declared."""
+        return self.declared
+
+    @property
+    def source(self) -> str:
+        """The text of the latest kernels."""
+        return self._last().source
+
+    @property
+    def kernels(self) -> Any:
+        """The latest kernels, with their launch data."""
+        return self._last().kernels
+
+    @property
+    def steps(self) -> Any:
+        """What each pass did for the latest call."""
+        return self._last().steps
+
+    @property
+    def mapping(self) -> Any:
+        """The latest mapping."""
+        return self._last().mapping
+
+    def explain(self) -> Any:
+        """Explain the latest lowering."""
+        return self._last().explain()
+
+    def save(self, path: str | Path) -> Path:
+        """Save the latest kernels as a file that stands alone."""
+        return self._last().save(path)
+
+    def benchmark(self, *tensors: Any, **parameters: Scalar) -> float:
+        """Time a call on these tensors: the median, in milliseconds."""
+        return self.lower(*tensors, **parameters).benchmark(*tensors, **parameters)
+
+
+def _known(
+    cascade: Cascade,
+    tensors: tuple[Any, ...],
+    parameters: Mapping[str, Scalar],
+    sizes: Mapping[str, int] | None,
+    target: str,
+    tiles: Mapping[str, int],
+) -> Known:
+    """What the arguments of a call tell."""
+    if len(tensors) != len(cascade.inputs):
+        raise ShapeError(
+            f"{cascade.name} takes {len(cascade.inputs)} tensors "
+            f"({', '.join(cascade.inputs)}); {len(tensors)} given"
+        )
+    values = bind_parameters(cascade, parameters)
+    shapes = {n: tuple(t.shape) for n, t in zip(cascade.inputs, tensors, strict=True)}
+    found = rank_sizes(cascade, shapes, values, sizes or {})
+    dtypes = {n: str(t.dtype).removeprefix("torch.") for n, t in zip(cascade.inputs, tensors, strict=True)}
+    boxes = [n for n, t in zip(cascade.inputs, tensors, strict=True) if boxed(t)]
+    return Known(
+        found, shapes, values, dtypes, target, tiles, tuple(boxes) if target in DESCRIBING else ()
+    )
+
+
+def boxed(tensor: Any) -> bool:
+    """Whether a tensor descriptor may fetch boxes of a tensor: its last rank is contiguous, and its
+    address and its other strides are multiples of 16 bytes.
+    """
+    if not hasattr(tensor, "data_ptr") or tensor.dim() < 2 or tensor.stride(-1) != 1:
+        return False
+    size = tensor.element_size()
+    steps = (n * size for n in tensor.stride()[:-1])
+    return tensor.data_ptr() % 16 == 0 and all(n > 0 and n % 16 == 0 for n in steps)
+
+
+def _lowering_key(cascade: Cascade, known: Known) -> Any:
+    """What a lowering depends on: lengths of long ranks count only as far as tiles shrink with them.
+
+    Coordinates of inputs that are not plain ranks may or may not provably stay inside, so they make
+    the exact sizes and parameters count.
+    """
+    from ..passes.presence import home_ranks
+    from ..ir.expression import Access, RankVariable
+
+    short = short_ranks(cascade, known.sizes)
+    widths = tuple(
+        (r, n if r in short else min(128, 1 << max(n - 1, 0).bit_length()))
+        for r, n in sorted(known.sizes.items())
+    )
+    _ = home_ranks
+    computed = any(
+        isinstance(x, Access)
+        and x.tensor in cascade.inputs
+        and any(not isinstance(c, RankVariable) for c in x.coordinates)
+        for e in cascade.einsums
+        for x in e.expressions()
+    )
+    exact = (tuple(known.sizes.items()), tuple(known.shapes.items())) if computed else ()
+    values = tuple((n, type(v).__name__) for n, v in known.parameters.items())
+    numbers = tuple(known.parameters.items()) if computed else ()
+    return (
+        widths, exact, values, numbers, tuple(known.dtypes.items()), known.target,
+        tuple(known.tiles.items()), known.described,
+    )  # fmt: skip
+
+
+def _own_target() -> str:
+    """The architecture of the GPU that is here; ``sm_90`` where there is none."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return "sm_90"
+    if torch.version.hip:
+        return str(torch.cuda.get_device_properties(0).gcnArchName).split(":")[0]
+    major, minor = torch.cuda.get_device_capability()
+    return f"sm_{major}{minor}"
+
+
+def _as_torch(found: Any, tensors: tuple[Any, ...]) -> Any:
+    """Give the interpreter's arrays back as torch tensors, floats in the inputs' widest dtype."""
+    import torch
+
+    floats = [t.dtype for t in tensors if hasattr(t, "dtype") and t.dtype.is_floating_point]
+    dtype = floats[0] if floats else torch.float64
+    for other in floats[1:]:
+        dtype = torch.promote_types(dtype, other)
+
+    def one(x: Any) -> Any:
+        tensor = torch.as_tensor(x)
+        return tensor.to(dtype) if tensor.dtype.is_floating_point else tensor
+
+    return tuple(one(x) for x in found) if isinstance(found, tuple) else one(found)

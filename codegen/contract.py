@@ -1,0 +1,207 @@
+"""Reductions inside a tile: dots where a product has two sides, folds elsewhere."""
+
+from __future__ import annotations
+
+from ..ir.errors import BackendError
+from ..ir.expression import Access, Apply, Constant, Expression, RankVariable, accesses
+from ..ir.operators import REDUCERS
+from .absent import FINITE, ZERO, abstract, is_identity, obviously_positive
+from .loop_nest import (
+    Cast,
+    Dot,
+    Fold,
+    Index,
+    Number,
+    Op,
+    Ref,
+    Value,
+    Var,
+    value_axes,
+)
+from .tiles import NARROW, Parts, Tiles
+
+FOLDABLE = ("sum", "max", "min", "prod", "any", "all")
+SMALLEST_DOT = 16
+"""Tensor cores take no narrower operand."""
+
+
+class Contractions(Tiles):
+    """Lowering of reductions."""
+
+    def reduce(
+        self,
+        name: str,
+        reducer: str,
+        ranks: tuple[str, ...],
+        lift: Expression,
+        parts: Parts,
+        *,
+        where: Value | None = None,
+        start: Value | None = None,
+    ) -> Var:
+        """Reduce ``lift`` over ``ranks`` at the points ``where`` holds, on top of ``start``."""
+        if reducer not in FOLDABLE:
+            raise BackendError(
+                f'{name} reduces by {reducer}, which has no tile form; use backend="interpreter"'
+            )
+        var: Var | None = None
+        for inner in self.assignments(ranks):
+            here = {**parts, **inner}
+            axes = self.axes_of(ranks, here)
+            sides = self.sides(lift, axes, here, where) if reducer == "sum" else None
+            if sides is not None:
+                left, right, result = sides
+                var = Var(name, result)
+                self.say(Dot(var, left, right, axes[0], start))
+            else:
+                value = self.present(lift, axes, reducer, here, where)
+                for axis in axes:
+                    value = self.fold(name, value, axis, reducer, named=start is None)
+                if start is not None:
+                    value = Op(REDUCERS[reducer].operator, (start, value))
+                var = self.let(name, value)
+            start = Ref(var)
+        if var is None:  # a rank of size 0
+            var = self.let(name, Number(float(REDUCERS[reducer].identity)), self.axes_kept(lift, parts))
+        return var
+
+    def axes_kept(self, lift: Expression, parts: Parts) -> tuple[str, ...]:
+        """The axes of a lift that ``parts`` fixes."""
+        from ..ir.expression import free_ranks
+
+        return self.axes_of(tuple(r for r in free_ranks(lift) if self.known(r, parts)), parts)
+
+    def known(self, rank: str, parts: Parts) -> bool:
+        """Whether a rank has an axis under these parts."""
+        return self.roles.get(rank) != "resident" or rank in parts
+
+    def fold(self, name: str, value: Value, axis: str, reducer: str, *, named: bool) -> Value:
+        """Reduce a value over one axis."""
+        if axis not in value_axes(value):
+            return self.repeated(value, axis, reducer)
+        kept = tuple(a for a in self.ordered(value_axes(value)) if a != axis)
+        var = Var(name if named else self.names.take(f"{name}_tile"), kept, self.dtype(value))
+        self.say(Fold(var, value, axis, reducer))
+        return Ref(var)
+
+    def repeated(self, value: Value, axis: str, reducer: str) -> Value:
+        """Reduce a value over an axis along which it does not vary."""
+        if REDUCERS[reducer].idempotent:
+            return value
+        count = Number(float(self.axes[axis].valid))
+        return Op("*" if reducer == "sum" else "**", (value, count))
+
+    def present(
+        self,
+        lift: Expression,
+        axes: tuple[str, ...],
+        reducer: str,
+        parts: Parts,
+        where: Value | None,
+    ) -> Value:
+        """The lift's value, with the reducer's identity at points that do not exist."""
+        value = self.wide(lift, parts)
+        tests = [] if where is None else [where]
+        for name in axes:
+            axis = self.axes[name]
+            if axis.padded and not is_identity(self.at_padding(lift, axis.rank), reducer):
+                tests.append(Op("<", (Index(name), Number(axis.offset + axis.valid))))
+        for test in tests:
+            value = Op("where", (test, value, Number(float(REDUCERS[reducer].identity))))
+        return value
+
+    def at_padding(self, lift: Expression, rank: str) -> str:
+        """The abstract value of a lift where a resident rank is only padding."""
+        values = {}
+        for access in accesses(lift):
+            over = any(isinstance(c, RankVariable) and c.rank == rank for c in access.coordinates)
+            made = any(tensor == access.tensor for tensor, _ in self.made)
+            values[access.tensor] = ZERO if over and not made else FINITE
+        return abstract(lift, values, obviously_positive)
+
+    def sides(
+        self, lift: Expression, axes: tuple[str, ...], parts: Parts, where: Value | None
+    ) -> tuple[Value, Value, tuple[str, ...]] | None:
+        """Split a product in the two operands of a dot over ``axes``; None if it has no such form.
+
+        Each operand has the contracted axis and one of its own; a factor that varies with neither
+        the contracted axis nor the other side joins its side.
+        """
+        if len(axes) != 1:
+            return None
+        axis = axes[0]
+        terms = [(x, frozenset(value_axes(self.axes_probe(x, parts)))) for x in factors(lift)]
+        own = self.ordered(frozenset().union(*(a for _, a in terms)) - {axis})
+        if len(own) != 2 or any(self.axes[a].width < SMALLEST_DOT for a in (*own, axis)):
+            return None
+        groups: tuple[list[Expression], list[Expression]] = ([], [])
+        spans = [set[str](), set[str]()]
+        for x, found in terms:
+            side = 1 if own[1] in found else 0
+            if own[0] in found and own[1] in found:
+                return None
+            groups[side].append(x)
+            spans[side] |= found
+        if not all(axis in s for s in spans):
+            return None
+        values = [self.product(group, parts) for group in groups]
+        if where is not None:
+            sides = [k for k in (0, 1) if value_axes(where) <= spans[k]]
+            if not sides:
+                return None
+            k = sides[0]
+            values[k] = Op("where", (where, self.widen(values[k]), Number(0.0)))
+        if self.axes[axis].padded and self.at_padding(lift, self.axes[axis].rank) != ZERO:
+            valid = self.axes[axis].offset + self.axes[axis].valid
+            inside = Op("<", (Index(axis), Number(valid)))
+            values[0] = Op("where", (inside, self.widen(values[0]), Number(0.0)))
+        left, right = self.matched(*values)
+        return left, right, own
+
+    def axes_probe(self, x: Expression, parts: Parts) -> Value:
+        """A stand-in value with the axes of an expression, without loading anything."""
+        from ..ir.expression import free_ranks
+
+        ranks = tuple(r for r in free_ranks(x) if r in self.roles)
+        return Op("and", tuple(Index(a) for a in self.axes_of(ranks, parts)))
+
+    def product(self, terms: list[Expression], parts: Parts) -> Value:
+        """The product of some factors; a single tensor stays in its own dtype."""
+        if len(terms) == 1:
+            return self.tile(terms[0], parts)
+        value = self.wide(terms[0], parts)
+        for x in terms[1:]:
+            value = Op("*", (value, self.wide(x, parts)))
+        return value
+
+    def matched(self, left: Value, right: Value) -> tuple[Value, Value]:
+        """Give both operands of a dot one dtype.
+
+        What was computed here, in float32, takes the dtype of the operand that comes from memory;
+        where both were computed, the widest float dtype that the kernel reads.
+        """
+        dtypes = [self.dtype(left), self.dtype(right)]
+        loaded = [d for d in dtypes if d in NARROW]
+        if not loaded:
+            floats = [d for t in self.kernel.reads if (d := self.dtypes.get(t, "")) != ""]
+            narrow = {d for d in floats if d in NARROW}
+            wide = {d for d in floats if d in ("float32", "float64")}
+            goal = narrow.pop() if len(narrow) == 1 and not wide else "float32"
+        else:
+            goal = loaded[0] if len(set(loaded)) == 1 else "float32"
+        return self.cast(left, goal), self.cast(right, goal)
+
+    def cast(self, value: Value, dtype: str) -> Value:
+        """A value in a dtype."""
+        return value if self.dtype(value) == dtype else Cast(value, dtype)
+
+
+def factors(expression: Expression) -> tuple[Expression, ...]:
+    """The factors of a product, left to right; a sign is a factor of its own."""
+    match expression:
+        case Apply("*", (left, right)):
+            return (*factors(left), *factors(right))
+        case Apply("neg", (inner,)):
+            return (Constant(-1.0), *factors(inner))
+        case Access() | _:
+            return (expression,)

@@ -1,0 +1,385 @@
+"""Tiles: how expressions over ranks become values over axes, and how inputs are loaded.
+
+The state of a lowering that both einsums and loops need: which axis stands for which part of which
+rank, which variable holds which part of which tensor, and where statements go at the moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import product
+
+from ..ir.errors import BackendError
+from ..ir.expression import (
+    Access,
+    Apply,
+    Constant,
+    Expression,
+    Parameter,
+    RankVariable,
+    Size,
+    walk,
+)
+from ..ir.mapping import MappedKernel
+from ..ir.streaming import NEXT
+from .absent import obviously_positive
+from .loop_nest import (
+    Axis,
+    Cast,
+    Index,
+    Let,
+    Load,
+    Number,
+    Op,
+    Ref,
+    Scalar,
+    Statement,
+    Value,
+    Var,
+    value_axes,
+)
+from .names import Names
+
+Parts = dict[str, int]
+Key = tuple[str, tuple[int, ...]]
+NARROW = ("float16", "bfloat16")
+BOOLEAN = ("and", "or", "not", "==", "!=", "<", "<=", ">", ">=")
+INTEGER = ("//", "%", "cdiv", "bit_length")
+REAL = (
+    "exp", "exp2", "log", "log2", "sqrt", "rsqrt", "tanh", "sigmoid", "erf", "sin", "cos", "/",
+    "quotient",
+)  # fmt: skip
+
+
+class Tiles:
+    """Axes, variables and scopes of one kernel's lowering."""
+
+    def __init__(self, kernel: MappedKernel, dtypes: Mapping[str, str]) -> None:
+        self.kernel, self.dtypes = kernel, dtypes
+        self.static = dict(kernel.static)
+        self.presence = dict(kernel.presence)
+        self.taking = dict(kernel.taking)
+        self.roles = dict(kernel.roles)
+        ranks = tuple(self.roles)
+        self.names = Names((*kernel.reads, *kernel.writes, *ranks, *(f"{r}_first" for r in ranks),
+                            *(f"{r}_last" for r in ranks)))  # fmt: skip
+        self.axes: dict[str, Axis] = {a.name: a for a in self.make_axes()}
+        self.made: dict[Key, Var] = {}
+        self.old: dict[Key, Var] = {}
+        self.outer: list[Statement] = []
+        self.scopes: list[list[Statement]] = [self.outer]
+        self.loads: list[dict[tuple[str, tuple[Value, ...]], Var]] = [{}]
+        self.lives: dict[tuple[Expression | None, tuple[int, ...]], Value] = {}
+        self.shared: dict[Value, Var] = {}
+        self.rank = ""
+        self.cut = False
+        self.row_free: tuple[Expression, ...] = ()
+        self.tests: dict[Expression | None, Expression | None] = {}
+
+    # axes
+
+    def make_axes(self) -> Iterator[Axis]:
+        """Tiled ranks first, then the streamed one, then the parts of resident ones."""
+        for role in ("tiled", "streamed"):
+            for rank in self.kernel.ranks(role):  # type: ignore[arg-type]
+                tile = self.kernel.partition(rank).tile
+                yield Axis(rank, rank, tile, f"{rank.upper()}0", f"{rank}_first", valid=tile)
+        for rank in self.kernel.ranks("resident"):
+            parts = self.kernel.partition(rank).parts
+            for k, (offset, width, valid) in enumerate(parts):
+                name = rank if len(parts) == 1 else f"{rank}_{k}"
+                yield Axis(name, rank, width, offset=offset, valid=valid)
+
+    def axis(self, rank: str, parts: Parts) -> Axis | None:
+        """The axis that stands for a rank; None for a rank with one coordinate in a program."""
+        if self.roles.get(rank) == "grid":
+            return None
+        if rank in self.axes:
+            return self.axes[rank]
+        return self.axes[f"{rank}_{parts[rank]}"]
+
+    def axes_of(self, ranks: tuple[str, ...], parts: Parts) -> tuple[str, ...]:
+        """The axes of a tile over ranks, in layout order."""
+        found = {a.name for r in ranks if (a := self.axis(r, parts)) is not None}
+        return self.ordered(frozenset(found))
+
+    def ordered(self, axes: frozenset[str]) -> tuple[str, ...]:
+        """Axes in layout order."""
+        return tuple(a for a in self.axes if a in axes)
+
+    def assignments(self, ranks: tuple[str, ...]) -> Iterator[Parts]:
+        """Every choice of one part for each resident rank among ``ranks``."""
+        resident = [r for r in ranks if self.roles.get(r) == "resident"]
+        counts = [range(len(self.kernel.partition(r).parts)) for r in resident]
+        for picked in product(*counts):
+            yield dict(zip(resident, picked, strict=True))
+
+    def key(self, ranks: tuple[str, ...], parts: Parts) -> tuple[int, ...]:
+        """Which part of a tensor over ``ranks`` is meant."""
+        return tuple(parts[r] for r in ranks if self.roles.get(r) == "resident")
+
+    def suffix(self, ranks: tuple[str, ...], parts: Parts) -> str:
+        """What tells the variables of a tensor's parts from one another."""
+        several = [
+            r
+            for r in ranks
+            if self.roles.get(r) == "resident" and len(self.kernel.partition(r).parts) > 1
+        ]
+        return "".join(f"_{parts[r]}" for r in several)
+
+    def coordinate(self, rank: str, parts: Parts, clamped: bool = False) -> Value:
+        """A rank's coordinate, as a scalar or along its axis."""
+        axis = self.axis(rank, parts)
+        if axis is None:
+            return Scalar(rank)
+        return Index(axis.name, clamped and self.roles[rank] == "tiled")
+
+    def size(self, rank: str) -> Value:
+        """A rank's size: a number if it is known when compiling."""
+        return Number(self.static[rank]) if rank in self.static else Scalar(f"size({rank})")
+
+    # variables and scopes
+
+    def say(self, statement: Statement) -> None:
+        """Append a statement to the present scope."""
+        self.scopes[-1].append(statement)
+
+    def let(
+        self, name: str, value: Value, axes: tuple[str, ...] | None = None, dtype: str | None = None
+    ) -> Var:
+        """Define a variable."""
+        axes = self.ordered(value_axes(value)) if axes is None else axes
+        var = Var(name, axes, dtype or self.dtype(value))
+        self.say(Let(var, value))
+        return var
+
+    def keep(self, tensor: str, ranks: tuple[str, ...], parts: Parts, var: Var) -> None:
+        """Remember which variable holds a part of a tensor."""
+        self.made[(tensor, self.key(ranks, parts))] = var
+
+    def got(self, tensor: str, ranks: tuple[str, ...], parts: Parts) -> Var:
+        """The variable that holds a part of a tensor."""
+        return self.made[(tensor, self.key(ranks, parts))]
+
+    def enter(self, cut: bool) -> None:
+        """Begin a loop's body."""
+        self.cut = cut
+        self.scopes.append([])
+        self.loads.append({})
+        self.lives, self.shared = {}, {}
+
+    def leave(self) -> list[Statement]:
+        """End a loop's body and return it."""
+        self.loads.pop()
+        self.cut = False
+        self.lives, self.shared = {}, {}
+        return self.scopes.pop()
+
+    # values
+
+    def tile(self, x: Expression, parts: Parts, *, address: bool = False) -> Value:
+        """An expression as a value over axes; narrow floats are widened before arithmetic."""
+        match x:
+            case Constant(value=value):
+                return Number(value)
+            case Parameter(name=name):
+                if name.endswith(("_first", "_last")) or "_size_" in name:
+                    return Scalar(name)
+                return Scalar(name, self.dtypes.get(name, "float32"), signed=True)
+            case Size(rank=rank):
+                return self.size(rank)
+            case RankVariable(rank=rank):
+                return self.coordinate(rank, parts, clamped=address)
+            case Access():
+                return self.read(x, parts)
+            case Apply("default", (inner, other)):
+                found = self.condition(inner, parts)
+                value = self.wide(inner, parts)
+                if found is None:
+                    return value
+                return Op("where", (found, value, self.wide(other, parts)))
+            case Apply("stop_gradient", (inner,)):
+                return self.tile(inner, parts, address=address)
+            case Apply("/", (over, under)):
+                return self.quotient(over, under, parts)
+            case Apply("in", _):
+                raise BackendError(f"membership has no tile form yet ({x.at})")
+            case Apply(operator, operands):
+                values = [self.tile(o, parts, address=address) for o in operands]
+                return Op(operator, tuple(self.widen(v) for v in values))
+            case _:
+                raise BackendError(f"{type(x).__name__} has no tile form here ({x.at})")
+
+    def wide(self, x: Expression, parts: Parts) -> Value:
+        """An expression's value, ready for arithmetic."""
+        return self.widen(self.tile(x, parts))
+
+    def widen(self, value: Value) -> Value:
+        """Widen a narrow float."""
+        return Cast(value, "float32") if self.dtype(value) in NARROW else value
+
+    def quotient(self, over: Expression, under: Expression, parts: Parts) -> Value:
+        """A quotient, 0 where the divisor is 0 unless that is impossible."""
+        x, y = self.wide(over, parts), self.wide(under, parts)
+        if obviously_positive(under) or (isinstance(y, Number) and y.value != 0):
+            return Op("/", (x, y))
+        if value_axes(y) < value_axes(x):
+            # one reciprocal a row, not one quotient a point
+            return Op("*", (x, Op("quotient", (Number(1.0), y))))
+        return Op("quotient", (x, y))
+
+    def condition(self, x: Expression, parts: Parts) -> Value | None:
+        """Where a tensor made here exists, as a value; None: everywhere."""
+        conditions = [
+            self.presence[a.tensor]
+            for a in walk(x)
+            if isinstance(a, Access) and self.presence.get(a.tensor) is not None
+        ]
+        values = [self.tile(c, parts) for c in dict.fromkeys(conditions) if c is not None]
+        if not values:
+            return None
+        return values[0] if len(values) == 1 else Op("and", tuple(values))
+
+    def read(self, access: Access, parts: Parts) -> Value:
+        """A tensor made here by its variable; any other is loaded, once a scope."""
+        name = access.tensor
+        ranks = tuple(c.rank for c in access.coordinates if isinstance(c, RankVariable))
+        key = (name, self.key(ranks, parts))
+        if key in self.made:
+            return Ref(self.made[key])
+        if name.endswith(NEXT) and (name[: -len(NEXT)], key[1]) in self.made:
+            return Ref(self.made[(name[: -len(NEXT)], key[1])])
+        return Ref(self.load(access, parts))
+
+    def load(self, access: Access, parts: Parts) -> Var:
+        """Load a tile of a tensor from memory, ahead of the loop if the loop does not move it."""
+        coordinates = tuple(self.tile(c, parts, address=True) for c in access.coordinates)
+        axes = frozenset().union(*(value_axes(c) for c in coordinates))
+        moves = self.rank != "" and (self.rank in axes or self.reads_moving(access))
+        depth = len(self.scopes) - 1 if moves else 0
+        key = (access.tensor, coordinates)
+        for level in range(depth + 1):
+            if key in self.loads[level]:
+                return self.loads[level][key]
+        ranks = tuple(r for c in access.coordinates for r in ([c.rank] if isinstance(c, RankVariable) else []))
+        name = self.names.tile(access.tensor, self.suffix(ranks, parts))
+        if any(v.name == name for level in self.loads for v in level.values()):
+            name = self.names.take(name)
+        var = Var(name, self.ordered(axes), self.dtypes.get(access.tensor, "float32"))
+        described = self.describes(access.tensor, coordinates)
+        guard = None if described else self.guard(access, axes, parts)
+        self.scopes[depth].append(
+            Load(var, access.tensor, coordinates, guard, described=described)
+        )
+        self.loads[depth][key] = var
+        return var
+
+    def describes(self, tensor: str, coordinates: tuple[Value, ...]) -> bool:
+        """Whether a load in the loop is a box: the streamed rank, then a resident one, innermost.
+
+        A box is cut by the end of a rank alone, so a tile cut by a filter on its columns too is
+        loaded by addresses.
+        """
+        if tensor not in self.kernel.described or (self.cut and self.row_free) or not self.rank:
+            return False
+        *outer, last = coordinates
+        moving = [c for c in outer if value_axes(c)]
+        fixed = not any(isinstance(v, Ref) for c in outer for v in parts_of_value(c))
+        return (
+            fixed
+            and moving == [Index(self.rank)]
+            and isinstance(last, Index)
+            and not self.axes[last.axis].first
+        )
+
+    def reads_moving(self, access: Access) -> bool:
+        """Whether a coordinate reads a tensor that the loop moves (a gather through a list)."""
+        return any(
+            isinstance(x, RankVariable) and x.rank == self.rank
+            for c in access.coordinates
+            for x in walk(c)
+        )
+
+    def guard(self, access: Access, axes: frozenset[str], parts: Parts) -> Value | None:
+        """The condition under which a load may touch memory; None: it always may."""
+        tests: list[Value] = []
+        for name in self.ordered(axes):
+            axis = self.axes[name]
+            if axis.padded:
+                tests.append(Op("<", (Index(name), Number(axis.offset + axis.valid))))
+        if self.cut and self.rank in axes:
+            tests.append(Op("<", (Index(self.rank), self.size(self.rank))))
+            tests += [self.tile(c, parts) for c in self.row_free]
+        if not self.rank or self.cut or self.rank not in axes:
+            tests += self.extent_tests(access, parts)
+        if not tests:
+            return None
+        return tests[0] if len(tests) == 1 else Op("and", tuple(tests))
+
+    def extent_tests(self, access: Access, parts: Parts) -> list[Value]:
+        """Tests of coordinates that could not be shown to stay inside."""
+        known = [c for c in (*self.presence.values(), *self.taking.values()) if c is not None]
+        names = {x.name for c in known for x in walk(c) if isinstance(x, Parameter)}
+        tests: list[Value] = []
+        for position, coordinate in enumerate(access.coordinates):
+            extent = f"{access.tensor}_size_{position}"
+            if extent in names:
+                value = self.tile(coordinate, parts, address=True)
+                tests.append(Op("<=", (Number(0), value)))
+                tests.append(Op("<", (value, Scalar(extent))))
+        return tests
+
+    def live(self, condition: Expression | None, parts: Parts) -> Value:
+        """The points of a cut tile that exist, named once a step."""
+        key = (condition, tuple(parts.values()))
+        if key not in self.lives:
+            inside: Value = Op("<", (Index(self.rank), self.size(self.rank)))
+            test = self.tests.get(condition, condition)
+            if test is not None:
+                inside = Op("and", (inside, self.tile(test, parts)))
+            name = "live" if not self.lives else f"live_{len(self.lives) + 1}"
+            self.lives[key] = Ref(self.let(name, inside))
+        return self.lives[key]
+
+    def dtype(self, value: Value) -> str:
+        """The dtype of a value."""
+        match value:
+            case Ref(var=var):
+                return var.dtype
+            case Number(value=number):
+                kind = type(number)
+                return "bool" if kind is bool else "int32" if kind is int else "float32"
+            case Scalar(dtype=dtype) | Cast(dtype=dtype):
+                return dtype
+            case Index():
+                return "int32"
+            case Op(operator=operator) if operator in BOOLEAN:
+                return "bool"
+            case Op(operator=operator) if operator in INTEGER:
+                return "int32"
+            case Op(operator=operator) if operator in REAL:
+                return "float32"
+            case Op("where", (_, x, y)):
+                return self.joined((x, y))
+            case Op(operands=operands):
+                return self.joined(operands)
+
+    def joined(self, values: tuple[Value, ...]) -> str:
+        """The dtype of arithmetic on several values."""
+        found = {self.dtype(v) for v in values}
+        if found & {"float32", "float64", *NARROW}:
+            return "float32"
+        return "int64" if "int64" in found else "int32" if found != {"bool"} else "bool"
+
+
+def parts_of_value(value: Value) -> Iterator[Value]:
+    """Yield a value and everything inside it."""
+    yield value
+    match value:
+        case Op(operands=operands):
+            for x in operands:
+                yield from parts_of_value(x)
+        case Cast(value=inner):
+            yield from parts_of_value(inner)
+        case _:
+            return

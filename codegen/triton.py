@@ -1,0 +1,477 @@
+"""Print a loop nest as a Triton kernel: a file that imports only Triton, for people to read.
+
+A tile's address is a base pointer, fixed by the coordinates that are scalars, plus the offsets along
+its axes. Where a tile begins is a 64-bit scalar in the base, so that offsets inside a tile stay in 32
+bits whatever a tensor's size.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from math import inf
+
+from .kernel import Kernel
+from .layout import lay_out
+from .loop_nest import (
+    Cast,
+    Comment,
+    Dot,
+    Fold,
+    Index,
+    Let,
+    Load,
+    Loop,
+    Nest,
+    Number,
+    Op,
+    Ref,
+    Scalar,
+    Statement,
+    Store,
+    Value,
+    statements,
+    value_axes,
+)
+from .names import Names
+from .triton_operators import FUNCTIONS, HELPERS, INFIX, nonnegative
+from .signature import values
+
+ATOM = 20
+"""Precedence of what needs no parentheses."""
+
+
+def print_triton(nest: Nest) -> Kernel:
+    """Print a nest; the kernel carries the text and the launch data."""
+    text = Printer(nest).text()
+    return Kernel(
+        nest.name,
+        text,
+        nest.arguments,
+        nest.grid,
+        nest.tiles,
+        nest.reads,
+        nest.writes,
+        nest.num_warps,
+        nest.num_stages,
+        any(isinstance(s, Load) and s.described for s in statements(nest.statements)),
+    )
+
+
+class Printer:
+    """The text of one kernel while it is written."""
+
+    def __init__(self, nest: Nest) -> None:
+        self.nest = nest
+        self.axes = {a.name: a for a in nest.axes}
+        self.order = tuple(self.axes)
+        self.sizes = dict(nest.sizes)
+        self.dtypes = dict(nest.dtypes)
+        self.strides = {(a.tensor, a.position): a.name for a in nest.arguments if a.kind == "stride"}
+        taken = [a.name for a in nest.arguments] + [g.rank for g in nest.grid]
+        taken += [v for a in nest.axes for v in (a.name, a.first)]
+        taken += [s.var.name for s in statements(nest.statements) if hasattr(s, "var")]
+        self.names = Names(tuple(taken))
+        self.bases: dict[str, str] = {}
+        self.helpers: dict[str, None] = {}
+        self.lines: list[str] = []
+        self.depth = 1
+
+    def text(self) -> str:
+        """The whole file."""
+        self.header()
+        start = len(self.lines)
+        for statement in self.nest.statements:
+            self.statement(statement)
+        body, self.lines, self.depth = needed(self.lines, start), [], 0
+        self.lines += self.docstring()
+        self.lines += ["", "import triton", "import triton.language as tl", ""]
+        for helper in self.helpers:
+            self.lines += ["", *HELPERS[helper].splitlines(), ""]
+        self.lines += ["", "@triton.jit", f"def {self.nest.name}("]
+        for a in self.nest.arguments:
+            self.lines.append(f"    {a.name}: tl.constexpr," if a.kind == "tile" else f"    {a.name},")
+        self.lines.append("):")
+        flat = [x for line in (*self.lines, *body) for x in lay_out(line)]
+        return "\n".join(x.rstrip() for x in flat) + "\n"
+
+    def docstring(self) -> list[str]:
+        """The file's first words: what it computes and how it is launched."""
+        title = self.nest.title or (f"{self.nest.name}: one kernel.",)
+        if len(title) == 1:
+            return [f'"""{title[0]}"""']
+        return [f'"""{title[0]}', *title[1:], '"""']
+
+    def add(self, line: str) -> None:
+        """Append a line at the present depth."""
+        self.lines.append("    " * self.depth + line if line else "")
+
+    # what every program begins with
+
+    def header(self) -> None:
+        """Decode the program's coordinates and lay out the axes that do not move."""
+        self.add("# the coordinates of this program")
+        self.add("pid = tl.program_id(0)")
+        grid = self.nest.grid
+        for k, g in reversed(list(enumerate(grid))):
+            size = self.sizes[g.rank]
+            count = f"tl.cdiv({size}, {g.tile})" if g.tile else size
+            target = f"{g.rank}_tile" if g.tile else g.rank
+            place = f"pid % {count}" if k else "pid"
+            if g.rank in self.nest.reverse:
+                place = f"{count} - 1 - {place}"
+            self.add(f"{target} = {place}")
+            if k:
+                self.add(f"pid = pid // {count}")
+        for g in grid:
+            if g.tile:
+                r, size = g.rank, self.sizes[g.rank]
+                self.add(f"{r}_first = {r}_tile * {g.tile}")
+                self.add(f"{r}_last = tl.minimum({r}_first + {g.tile}, {size}) - 1")
+                self.add(f"{r}_row = tl.arange(0, {g.tile})")
+                self.add(f"{r} = {r}_first + {r}_row")
+                self.add(f"{r}_safe = tl.minimum({r}_row, {r}_last - {r}_first)")
+        for a in self.nest.axes:
+            if not a.first:
+                start = f"{a.offset} + " if a.offset else ""
+                self.add(f"{a.name} = {start}tl.arange(0, {a.width})")
+            elif a.rank not in {g.rank for g in grid}:
+                self.add(f"{a.rank}_row = tl.arange(0, {a.constant})")
+
+    # statements
+
+    def statement(self, statement: Statement) -> None:
+        """Print one statement."""
+        match statement:
+            case Comment(text=text):
+                if self.lines and not self.lines[-1].endswith(":"):
+                    self.add("")
+                for line in comment(text, 100 - 4 * self.depth - 2):
+                    self.add(f"# {line}")
+            case Let(var=var, value=value):
+                missing = set(var.axes) - value_axes(value)
+                text = self.value(value, var.axes)
+                if missing:
+                    text = self.spread(value, var.axes, var.dtype)
+                self.add(f"{var.name} = {text}")
+            case Load(var=var, coordinates=coordinates, described=True):
+                rows = next(a.first for a in self.nest.axes if a.name == var.axes[0])
+                column = self.axes[var.axes[1]].offset
+                self.add(f"{var.name} = {self.descriptor(statement)}.load([{rows}, {column}])")
+            case Load(var=var, tensor=tensor, coordinates=coordinates, guard=guard, other=other):
+                address = self.address(tensor, coordinates, var.axes)
+                rest = ""
+                if guard is not None:
+                    rest = f", mask={self.broadcast(guard, var.axes)}"
+                    rest += f", other={other}" if var.dtype != "bool" else ", other=0"
+                    if var.dtype.startswith("int"):
+                        rest = rest.replace(f"other={other}", "other=0")
+                self.add(f"{var.name} = tl.load({address}{rest})")
+            case Dot(var=var, left=left, right=right, axis=axis, start=start):
+                self.add(f"{var.name} = {self.dot(var.axes, left, right, axis, start)}")
+            case Fold(var=var, value=value, axis=axis, reducer=reducer):
+                axes = self.ordered(value_axes(value))
+                name = {"any": "max", "all": "min"}.get(reducer, reducer)
+                text = self.value(value, axes)
+                if reducer in ("any", "all"):
+                    text = f"({text}).to(tl.int32)"
+                place = axes.index(axis)
+                if reducer == "prod":
+                    self.helpers.setdefault("multiply")
+                    self.add(f"{var.name} = tl.reduce({text}, {place}, multiply)")
+                else:
+                    self.add(f"{var.name} = tl.{name}({text}, axis={place})")
+            case Store(tensor=tensor, coordinates=coordinates, value=value, guard=guard):
+                axes = self.ordered(frozenset().union(*(value_axes(c) for c in coordinates)))
+                address = self.address(tensor, coordinates, axes, clamp=False)
+                text = self.broadcast(value, axes)
+                stored = f"({text})" if self.loose(value) else text
+                rest = "" if guard is None else f", mask={self.broadcast(guard, axes)}"
+                if isinstance(value, Number):
+                    stored = self.spread(value, axes, "float32")
+                self.add(f"tl.store({address}, {stored}.to({tensor}.dtype.element_ty){rest})")
+            case Loop(rank=rank, first=first, begin=begin, end=end, tile=tile, body=body):
+                self.loop(rank, first, begin, end, tile, body)
+
+    def loop(
+        self, rank: str, first: str, begin: Value, end: Value, tile: str, body: tuple[Statement, ...]
+    ) -> None:
+        """Print a loop; base pointers that it would need are set up ahead of it."""
+        for s in statements(body):
+            if isinstance(s, Load):
+                self.base(s.tensor, s.coordinates)
+            if isinstance(s, Load) and s.described:
+                self.descriptor(s)
+        bounds = f"{self.value(begin, ())}, {self.value(end, ())}"
+        self.add("")
+        self.add(f"for {first} in tl.range({bounds}, {tile}):")
+        self.depth += 1
+        axis = next(a.name for a in self.nest.axes if a.first == first)
+        if any(uses_coordinate(s, axis) for s in statements(body)):
+            self.add(f"{axis} = {first} + {rank}_row")
+        for s in body:
+            self.statement(s)
+        self.depth -= 1
+
+    def dot(
+        self, axes: tuple[str, ...], left: Value, right: Value, axis: str, start: Value | None
+    ) -> str:
+        """The text of a dot: operands turned so that the contracted axis is inside."""
+        a, b = axes
+        sides = []
+        for value, wanted in ((left, (a, axis)), (right, (axis, b))):
+            own = self.ordered(value_axes(value))
+            text = self.value(value, own)
+            sides.append(text if own == wanted else f"tl.trans({text})")
+        options = "" if start is None else f", {self.broadcast(start, axes)}"
+        if isinstance(start, Number):
+            options = ""
+        wide = any(self.dtype32(v) for v in (left, right))
+        options += ', input_precision="ieee"' if wide else ""
+        return f"tl.dot({sides[0]}, {sides[1]}{options})"
+
+    def dtype32(self, value: Value) -> bool:
+        """Whether an operand of a dot is in float32."""
+        match value:
+            case Ref(var=var):
+                return var.dtype == "float32"
+            case Cast(dtype=dtype):
+                return dtype == "float32"
+            case _:
+                return True
+
+    # addresses
+
+    def address(
+        self,
+        tensor: str,
+        coordinates: tuple[Value, ...],
+        axes: tuple[str, ...],
+        *,
+        clamp: bool = True,
+    ) -> str:
+        """The addresses of a tile, as text."""
+        base, moving, terms = self.base(tensor, coordinates), [], []
+        for k, c in enumerate(coordinates):
+            stride = self.strides[(tensor, k)]
+            match c:
+                case Index(axis=name) if self.axes[name].first:
+                    axis = self.axes[name]
+                    tiled = any(g.rank == axis.rank for g in self.nest.grid)
+                    if not tiled:
+                        moving.append(f"tl.cast({axis.first}, tl.int64) * {stride}")
+                    row = f"{axis.rank}_safe" if tiled and clamp else f"{axis.rank}_row"
+                    terms.append(f"{self.expand(row, (name,), axes)} * {stride}")
+                case Index(axis=name):
+                    terms.append(f"{self.expand(name, (name,), axes)} * {stride}")
+                case _ if value_axes(c):
+                    text = self.broadcast(c, axes, tight=True)
+                    terms.append(f"{text}.to(tl.int64) * {stride}")
+                case _ if self.varies(c):
+                    moving.append(f"tl.cast({self.value(c, ())}, tl.int64) * {stride}")
+        return " + ".join([base, *moving, *terms])
+
+    def descriptor(self, load: Load) -> str:
+        """The descriptor of a tensor's rows and columns under the program's coordinates."""
+        base = self.base(load.tensor, load.coordinates)
+        rows, columns = (self.axes[a] for a in load.var.axes)
+        key = f"{base} {rows.name} {columns.width}"
+        if key not in self.bases:
+            place = next(k for k, c in enumerate(load.coordinates) if value_axes(c))
+            width = max(a.offset + a.valid for a in self.nest.axes if a.rank == columns.rank)
+            name = self.names.take(f"{load.tensor}_box")
+            shape = f"[{self.sizes[rows.rank]}, {width}], [{self.strides[load.tensor, place]}, 1]"
+            box = f"[{rows.constant}, {columns.width}]"
+            self.add(f"{name} = tl.make_tensor_descriptor({base}, {shape}, {box})")
+            self.bases[key] = name
+        return self.bases[key]
+
+    def base(self, tensor: str, coordinates: tuple[Value, ...]) -> str:
+        """The pointer to a tile's first element, as far as the program's coordinates fix it."""
+        terms = []
+        for k, c in enumerate(coordinates):
+            stride = self.strides[(tensor, k)]
+            if isinstance(c, Index) and any(
+                g.rank == self.axes[c.axis].rank and g.tile for g in self.nest.grid
+            ):
+                terms.append(f"tl.cast({self.axes[c.axis].first}, tl.int64) * {stride}")
+            elif not value_axes(c) and not self.varies(c) and c != Number(0):
+                terms.append(f"tl.cast({self.value(c, ())}, tl.int64) * {stride}")
+        if not terms:
+            return tensor
+        text = f"{tensor} + " + " + ".join(terms)
+        if text not in self.bases:
+            name = self.names.take(f"{tensor}_at")
+            self.add(f"{name} = {text}")
+            self.bases[text] = name
+        return self.bases[text]
+
+    def varies(self, value: Value) -> bool:
+        """Whether a scalar changes while the program runs: it reads a variable or a loop's place."""
+        match value:
+            case Ref():
+                return True
+            case Scalar(name=name):
+                return any(a.first == name for a in self.nest.axes) and not any(
+                    f"{g.rank}_first" == name for g in self.nest.grid
+                )
+            case Op(operands=operands):
+                return any(self.varies(x) for x in operands)
+            case Cast(value=inner):
+                return self.varies(inner)
+            case _:
+                return False
+
+    # values
+
+    def ordered(self, axes: frozenset[str]) -> tuple[str, ...]:
+        """Axes in layout order."""
+        return tuple(a for a in self.order if a in axes)
+
+    def expand(self, text: str, own: tuple[str, ...], axes: tuple[str, ...]) -> str:
+        """Give a value of fewer axes the shape in which it broadcasts."""
+        if own == axes or not own:
+            return text
+        return f"{text}[{', '.join(':' if a in own else 'None' for a in axes)}]"
+
+    def broadcast(self, value: Value, axes: tuple[str, ...], *, tight: bool = False) -> str:
+        """A value's text, in the shape in which it broadcasts to ``axes``."""
+        own = self.ordered(value_axes(value))
+        text = self.value(value, own)
+        if (own != axes and own) or tight:
+            text = f"({text})" if self.loose(value) else text
+        return self.expand(text, own, axes)
+
+    def loose(self, value: Value) -> bool:
+        """Whether a value's text needs parentheses before a subscript or a method."""
+        return isinstance(value, Op) and (
+            value.operator in INFIX or value.operator in ("neg", "not", "**", "//", "%")
+        ) or isinstance(value, Number)
+
+    def spread(self, value: Value, axes: tuple[str, ...], dtype: str) -> str:
+        """A value repeated over axes along which it does not vary."""
+        shape = ", ".join(self.axes[a].constant or str(self.axes[a].width) for a in axes)
+        if isinstance(value, Number):
+            if not axes:
+                return number(value.value)
+            if value.value == 0:
+                return f"tl.zeros([{shape}], tl.{dtype})"
+            return f"tl.full([{shape}], {number(value.value)}, tl.{dtype})"
+        return f"tl.broadcast_to({self.broadcast(value, axes)}, [{shape}])"
+
+    def value(self, value: Value, axes: tuple[str, ...]) -> str:
+        """A value's text, for a place where axes ``axes`` are meant."""
+        return self.term(value, axes)[0]
+
+    def term(self, value: Value, axes: tuple[str, ...]) -> tuple[str, int]:
+        """A value's text and its precedence."""
+        match value:
+            case Number(value=n):
+                return number(n), ATOM if n >= 0 else 7
+            case Scalar(name=name):
+                known = name.startswith("size(")
+                return (self.sizes[name[5:-1]] if known else name), ATOM
+            case Ref(var=var):
+                return self.expand(var.name, var.axes, axes), ATOM
+            case Index(axis=name, clamped=clamped):
+                own = self.axes[name]
+                text = f"({own.rank}_first + {own.rank}_safe)" if clamped and own.first else name
+                return self.expand(text, (name,), axes), ATOM
+            case Cast(value=inner, dtype=dtype):
+                text = self.broadcast(inner, axes, tight=True)
+                return f"{text}.to(tl.{dtype})", ATOM
+            case Op():
+                return self.operation(value, axes)
+
+    def operation(self, op: Op, axes: tuple[str, ...]) -> tuple[str, int]:
+        """The text of an operator on operands brought to one shape."""
+        own = self.ordered(value_axes(op))
+        if own != axes:
+            text, level = self.operation(op, own)
+            if not own:
+                return text, level
+            return self.expand(text if level == ATOM else f"({text})", own, axes), ATOM
+        name, operands = op.operator, op.operands
+        if name in ("//", "%") and not all(nonnegative(x) for x in operands):
+            name = {"//": "floor_divide", "%": "floor_modulo"}[name]
+        if name == "**" and operands[1] == Number(2):
+            text, _ = self.bracketed(operands[0], own, 6)
+            return f"{text} * {text}", 6
+        if name in INFIX:
+            symbol, level = INFIX[name]
+            parts = [
+                self.bracketed(x, own, level + (1 if k and name in ("-", "/", "//", "%") else 0))[0]
+                for k, x in enumerate(operands)
+            ]
+            return f" {symbol} ".join(parts), level
+        if name == "neg":
+            return f"-{self.bracketed(operands[0], own, 8)[0]}", 7
+        if name == "not":
+            return f"~{self.bracketed(operands[0], own, ATOM)[0]}", 7
+        texts = [self.term(x, own)[0] for x in operands]
+        if name in ("min", "max"):
+            function = {"min": "tl.minimum", "max": "tl.maximum"}[name]
+            text = texts[0]
+            for x in texts[1:]:
+                text = f"{function}({text}, {x})"
+            return text, ATOM
+        function = FUNCTIONS[name]
+        if function in HELPERS:
+            self.helpers.setdefault(function)
+        return f"{function}({', '.join(texts)})", ATOM
+
+    def bracketed(self, value: Value, axes: tuple[str, ...], level: int) -> tuple[str, int]:
+        """A value's text, in parentheses if it binds looser than ``level``."""
+        text, own = self.term(value, axes)
+        return (f"({text})", ATOM) if own < level else (text, own)
+
+
+def needed(lines: list[str], header: int) -> list[str]:
+    """Drop those of the first ``header`` lines that define what nothing reads."""
+    kept = lines[header:]
+    for line in reversed(lines[:header]):
+        name, equals, _ = line.strip().partition(" = ")
+        if not equals or any(re.search(rf"\b{name}\b", x) for x in kept):
+            kept.insert(0, line)
+    return kept
+
+
+def number(value: int | float | bool) -> str:
+    """A literal's text."""
+    if isinstance(value, bool) or isinstance(value, int):
+        return repr(value)
+    if value in (inf, -inf):
+        return 'float("inf")' if value > 0 else 'float("-inf")'
+    return repr(value)
+
+
+def comment(text: str, width: int) -> Iterator[str]:
+    """Fold a comment's text at spaces."""
+    line = ""
+    for word in text.split(" "):
+        if line and len(line) + 1 + len(word) > width:
+            yield line
+            line = "   "
+        line = f"{line} {word}" if line else word
+    yield line
+
+
+def uses_coordinate(statement: Statement, axis: str) -> bool:
+    """Whether a statement needs the coordinates along an axis, other than in an address."""
+    found = list(values(statement))
+    if isinstance(statement, Load | Store):
+        found = [c for c in found if not isinstance(c, Index)]
+    return any(has_index(v, axis) for v in found)
+
+
+def has_index(value: Value, axis: str) -> bool:
+    """Whether a value reads the coordinates along an axis."""
+    match value:
+        case Index(axis=name):
+            return name == axis
+        case Op(operands=operands):
+            return any(has_index(x, axis) for x in operands)
+        case Cast(value=inner):
+            return has_index(inner, axis)
+        case _:
+            return False

@@ -1,0 +1,104 @@
+"""How the operators of the loop nest are spelled in Triton."""
+
+from __future__ import annotations
+
+from .loop_nest import Index, Number, Op, Scalar, Value
+
+INFIX: dict[str, tuple[str, int]] = {
+    "or": ("|", 3),
+    "and": ("&", 4),
+    "==": ("==", 2),
+    "!=": ("!=", 2),
+    "<": ("<", 2),
+    "<=": ("<=", 2),
+    ">": (">", 2),
+    ">=": (">=", 2),
+    "+": ("+", 5),
+    "-": ("-", 5),
+    "*": ("*", 6),
+    "/": ("/", 6),
+    "//": ("//", 6),
+    "%": ("%", 6),
+}
+"""Symbol and precedence; Python binds comparisons looser than ``&`` and ``|``."""
+
+FUNCTIONS: dict[str, str] = {
+    "exp": "tl.exp",
+    "exp2": "tl.exp2",
+    "log": "tl.log",
+    "log2": "tl.log2",
+    "sqrt": "tl.sqrt",
+    "rsqrt": "tl.rsqrt",
+    "tanh": "tanh",
+    "sigmoid": "tl.sigmoid",
+    "relu": "relu",
+    "erf": "tl.erf",
+    "sin": "tl.sin",
+    "cos": "tl.cos",
+    "abs": "tl.abs",
+    "floor": "tl.floor",
+    "ceil": "tl.ceil",
+    "bit_length": "bit_length",
+    "where": "tl.where",
+    "cdiv": "tl.cdiv",
+    "quotient": "quotient",
+    "floor_divide": "floor_divide",
+    "floor_modulo": "floor_modulo",
+    "**": "power",
+}
+
+HELPERS: dict[str, str] = {
+    "tanh": '''@triton.jit
+def tanh(x):
+    """The hyperbolic tangent by one exponential: 1 - 2 / (1 + exp(2 x))."""
+    return 1.0 - 2.0 / (1.0 + tl.exp2(x * 2.8853900817779268))''',
+    "relu": '''@triton.jit
+def relu(x):
+    """What is positive of x."""
+    return tl.maximum(x, 0.0)''',
+    "quotient": '''@triton.jit
+def quotient(x, y):
+    """x / y, and 0 where y is 0: an empty divisor takes no part."""
+    return tl.where(y == 0.0, 0.0, x / y)''',
+    "floor_divide": '''@triton.jit
+def floor_divide(a, b):
+    """a // b rounded down; the machine rounds towards 0."""
+    q = a // b
+    return q - tl.where((a - q * b != 0) & ((a < 0) != (b < 0)), 1, 0)''',
+    "floor_modulo": '''@triton.jit
+def floor_modulo(a, b):
+    """a % b with the sign of b; the machine gives that of a."""
+    r = a - (a // b) * b
+    return r + tl.where((r != 0) & ((r < 0) != (b < 0)), b, 0)''',
+    "bit_length": '''@triton.jit
+def bit_length(x):
+    """The number of bits of x, 0 for 0."""
+    n = x * 0
+    for k in tl.static_range(31):
+        n += tl.where(tl.abs(x) >= 2**k, 1, 0)
+    return n''',
+    "power": '''@triton.jit
+def power(x, y):
+    """x to the power y, for positive x."""
+    return tl.exp2(y * tl.log2(x))''',
+    "multiply": '''@triton.jit
+def multiply(x, y):
+    """How two partial products join."""
+    return x * y''',
+}
+"""Small functions that a kernel's file brings along where it needs them."""
+
+
+def nonnegative(value: Value) -> bool:
+    """Whether a value is never negative, so that the machine's division rounds down."""
+    match value:
+        case Number(value=n):
+            return n >= 0
+        case Index():
+            return True
+        case Scalar(signed=signed):
+            return not signed
+        case Op("+" | "*" | "//" | "%" | "min" | "max" | "cdiv", operands):
+            return all(nonnegative(x) for x in operands)
+        case _:
+            return False

@@ -1,0 +1,133 @@
+"""Align: every tensor made inside a kernel is read where it was written, rank by rank."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..ir.cascade import Cascade, Einsum
+from ..ir.expression import (
+    Access,
+    Apply,
+    Constant,
+    Expression,
+    RankVariable,
+    Reduce,
+    Size,
+    free_ranks,
+    rewrite,
+    substitute,
+    walk,
+)
+
+
+def align(cascade: Cascade) -> Cascade:
+    """Give a reading at other coordinates a twin einsum at those coordinates.
+
+    ::
+
+        X[c, m]    = K[c, m] * K[c, m]
+        S[h, m]    = Q[h] * X[h // 4, m]
+        -->
+        X_h[h, m: 0 <= h // 4 and h // 4 < size(c)] = K[h // 4, m] * K[h // 4, m]
+        S[h, m]    = Q[h] * X_h[h, m]
+
+    Requires: a flat cascade. Keeps: every output's value. A reading that would capture a rank that
+    the tensor reduces, an iterative tensor and a list-valued one are left as they are: they have to
+    cross memory.
+    """
+    einsums: list[Einsum] = []
+    writers: dict[str, Einsum] = {}
+    repeated = {e.name for e in cascade.einsums if e.generation is not None}
+    twins: dict[tuple[str, tuple[Expression, ...]], str] = {}
+    taken = {*cascade.inputs, *cascade.ranks, *(n for n, _ in cascade.parameters)}
+    taken |= {e.name for e in cascade.einsums}
+
+    def twin(access: Access) -> Expression | None:
+        writer = writers.get(access.tensor)
+        if writer is None or writer.name in repeated or aligned(access, writer):
+            return None
+        if len(access.coordinates) != len(writer.ranks):
+            return None
+        key = (access.tensor, access.coordinates)
+        ranks = tuple(dict.fromkeys(r for c in access.coordinates for r in free_ranks(c)))
+        if key not in twins:
+            moved = move(writer, access.coordinates, ranks)
+            if moved is None:
+                return None
+            twins[key] = fresh(f"{access.tensor}_{''.join(ranks) or 'at'}", taken)
+            visit(replace(moved, output=replace(moved.output, tensor=twins[key])))
+        return Access(twins[key], tuple(RankVariable(r) for r in ranks), access.at)
+
+    def rule(x: Expression) -> Expression | None:
+        return twin(x) if isinstance(x, Access) else None
+
+    def visit(einsum: Einsum) -> None:
+        body = rewrite(einsum.body, rule)
+        filter = None if einsum.filter is None else rewrite(einsum.filter, rule)
+        if body is not einsum.body or filter is not einsum.filter:
+            einsum = replace(einsum, body=body, filter=filter)
+        einsums.append(einsum)
+        writers[einsum.name] = einsum
+
+    for einsum in cascade.einsums:
+        visit(einsum)
+    if not twins:
+        return cascade
+    return replace(cascade, einsums=tuple(einsums))
+
+
+def aligned(access: Access, writer: Einsum) -> bool:
+    """Whether the access names the writer's own ranks, in the writer's order."""
+    return access.coordinates == writer.output.coordinates
+
+
+def move(writer: Einsum, at: tuple[Expression, ...], ranks: tuple[str, ...]) -> Einsum | None:
+    """Write ``writer`` at other coordinates; None if a rank reduced inside would be captured."""
+    bound = {r for x in walk(writer.body) if isinstance(x, Reduce) for r in x.ranks}
+    if bound & set(ranks):
+        return None
+    values = dict(zip(writer.ranks, at, strict=True))
+    conditions = [
+        test
+        for rank, coordinate in values.items()
+        if coordinate != RankVariable(rank)
+        for test in inside(coordinate, Size(rank))
+    ]
+    if writer.filter is not None:
+        conditions.append(substitute(writer.filter, values))
+    return Einsum(
+        Access(writer.name, tuple(RankVariable(r) for r in ranks), writer.output.at),
+        substitute(writer.body, values),
+        conjunction(conditions),
+        writer.at,
+    )
+
+
+def inside(coordinate: Expression, size: Expression) -> tuple[Expression, ...]:
+    """The conditions under which a coordinate lies in a rank of that size."""
+    zero = Constant(0)
+    return (Apply("<=", (zero, coordinate)), Apply("<", (coordinate, size)))
+
+
+def conjunction(conditions: list[Expression]) -> Expression | None:
+    """Join conditions with ``and``, each once; None where there are none."""
+    parts: list[Expression] = []
+    for condition in conditions:
+        match condition:
+            case Apply("and", operands):
+                parts.extend(operands)
+            case _:
+                parts.append(condition)
+    unique = tuple(dict.fromkeys(parts))
+    if len(unique) <= 1:
+        return unique[0] if unique else None
+    return Apply("and", unique)
+
+
+def fresh(name: str, taken: set[str]) -> str:
+    """Return ``name``, numbered if it is taken, and take it."""
+    candidate, number = name, 2
+    while candidate in taken:
+        candidate, number = f"{name}_{number}", number + 1
+    taken.add(candidate)
+    return candidate

@@ -1,0 +1,249 @@
+"""Divide: group the einsums of a cascade in kernels.
+
+A tensor crosses memory if it has to: an output; a reduction over a long rank that a consumer would
+otherwise repeat for each of its own tiles; a tensor read at coordinates that capture a reduced rank.
+Everything else is made where it is used. So a pair of scores, which holds two long ranks, is never
+stored unless it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from ..ir.cascade import Cascade, Einsum
+from ..ir.errors import BackendError
+from ..ir.expression import (
+    Access,
+    Concatenate,
+    Expression,
+    Populate,
+    RankVariable,
+    Reduce,
+    accesses,
+    free_ranks,
+    tensors,
+    walk,
+)
+from .align import aligned
+
+RESIDENT_LIMIT = 1024
+"""Coordinates of a rank that one program may hold whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The einsums of one kernel, before they are mapped.
+
+    targets : tensors that it stores; ``slice`` the einsums that it computes, in order.
+    parallel : long ranks, one program (or one row of a tile) for each coordinate.
+    resident : short ranks, held whole; ``streamed`` the long rank that is reduced, if any.
+    """
+
+    targets: tuple[str, ...]
+    slice: tuple[Einsum, ...]
+    parallel: tuple[str, ...]
+    resident: tuple[str, ...]
+    streamed: str | None
+
+
+def divide(cascade: Cascade, *, sizes: Mapping[str, int]) -> tuple[Group, ...]:
+    """Group the einsums of an aligned flat cascade in kernels, in the order in which they run.
+
+    ``sizes`` are the sizes known when compiling. A rank is *short* if its size is known, at most
+    ``RESIDENT_LIMIT``, and no input has it at a place other than its last; the others are *long*.
+
+    A target's long ranks are its kernel's parallel ranks. A reduction over a long rank that lacks
+    one of them would be repeated, so it becomes a target itself; of several long ranks reduced in
+    one slice the last stays, for the others' results become targets. Targets with the same parallel
+    and streamed ranks share a kernel.
+
+    Raises
+    ------
+    BackendError
+        for a construct that has no kernel: an iterative rank, a selection, a rank that has to be
+        held whole and whose size is unknown or too large.
+    """
+    unsupported(cascade)
+    short = short_ranks(cascade, sizes)
+    writers = {e.name: e for e in cascade.einsums}
+    order = {e.name: k for k, e in enumerate(cascade.einsums)}
+    crossing = set(captured(cascade))
+    wanted = [t for t in cascade.outputs if t in writers]
+    wanted += [t for t in crossing if t not in wanted]
+    plans: dict[str, Group] = {}
+    while wanted:
+        target = max(wanted, key=order.__getitem__)
+        wanted.remove(target)
+        if target in plans:
+            continue
+        plan = plan_target(target, cascade, writers, order, short)
+        plans[target] = plan
+        for einsum in plan.slice:
+            for name in einsum.reads:
+                made_here = any(e.name == name for e in plan.slice)
+                if name in writers and not made_here and name not in plans:
+                    crossing.add(name)
+                    wanted.append(name)
+    return tuple(merge(plans, cascade, order))
+
+
+def unsupported(cascade: Cascade) -> None:
+    """Refuse constructs that have no kernel."""
+    for einsum in cascade.einsums:
+        where = f"{einsum.name} ({einsum.at})"
+        if einsum.generation is not None or len(einsum.output.coordinates) != len(einsum.ranks):
+            raise BackendError(
+                f"{where} is iterative in {einsum.generation or 'a rank'}: iterative ranks have no "
+                'kernel; use backend="interpreter"'
+            )
+        if any(isinstance(x, Populate | Concatenate) for x in walk(einsum.body)):
+            raise BackendError(
+                f"{where} selects or concatenates: such ranks have no kernel; "
+                'use backend="interpreter"'
+            )
+
+
+def short_ranks(cascade: Cascade, sizes: Mapping[str, int]) -> frozenset[str]:
+    """The ranks that a program may hold whole."""
+    long = set()
+    for einsum in cascade.einsums:
+        for access in (*accesses(einsum.body), *accesses_of(einsum.filter)):
+            if access.tensor in cascade.inputs:
+                long |= {
+                    c.rank for c in access.coordinates[:-1] if isinstance(c, RankVariable)
+                }
+    return frozenset(r for r, n in sizes.items() if r not in long and n <= RESIDENT_LIMIT)
+
+
+def accesses_of(expression: Expression | None) -> tuple[Access, ...]:
+    """The accesses in an optional expression."""
+    return () if expression is None else accesses(expression)
+
+
+def captured(cascade: Cascade) -> tuple[str, ...]:
+    """Tensors that are read elsewhere than they were written, even after ``align``."""
+    writers = {e.name: e for e in cascade.einsums}
+    return tuple(
+        dict.fromkeys(
+            access.tensor
+            for einsum in cascade.einsums
+            for access in (*accesses(einsum.body), *accesses_of(einsum.filter))
+            if access.tensor in writers and not aligned(access, writers[access.tensor])
+        )
+    )
+
+
+def plan_target(
+    target: str,
+    cascade: Cascade,
+    writers: Mapping[str, Einsum],
+    order: Mapping[str, int],
+    short: frozenset[str],
+) -> Group:
+    """Find the slice of one target and the roles of its ranks."""
+    parallel = tuple(r for r in writers[target].ranks if r not in short)
+    cut: set[str] = {t for t in captured(cascade) if t != target}
+    while True:
+        slice = closure(target, writers, order, cut)
+        reductions = [(e, long_reduced(e, short)) for e in slice if long_reduced(e, short)]
+        repeated = {
+            e.name for e, _ in reductions if e.name != target and set(parallel) - set(e.ranks)
+        }
+        if not repeated:
+            streamed = tuple(dict.fromkeys(r for _, ranks in reductions for r in ranks))
+            if len(streamed) <= 1:
+                break
+            last = reductions[-1][1]
+            repeated = {e.name for e, ranks in reductions if ranks != last and e.name != target}
+            if len(last) > 1 or not repeated:
+                raise BackendError(
+                    f"{target} reduces over {', '.join(streamed)} at once; one program can hold "
+                    f"only ranks of a known size up to {RESIDENT_LIMIT}: give the sizes, or write "
+                    "the reductions one after the other"
+                )
+        cut |= repeated
+    ranks = dict.fromkeys(r for e in slice for r in ranks_in(e))
+    one = streamed[0] if streamed else None
+    resident = tuple(r for r in ranks if r not in parallel and r != one)
+    if one in parallel:
+        raise BackendError(
+            f"{target} keeps rank {one} and reduces over it in one kernel; name the reduction's "
+            "result as an einsum of its own"
+        )
+    for rank in resident:
+        if rank not in short:
+            raise BackendError(
+                f"{target} needs rank {rank} whole in one program; its size must be known and at "
+                f"most {RESIDENT_LIMIT}"
+            )
+    return Group((target,), slice, parallel, resident, one)
+
+
+def closure(
+    target: str, writers: Mapping[str, Einsum], order: Mapping[str, int], cut: set[str]
+) -> tuple[Einsum, ...]:
+    """The einsums that ``target`` needs, in order, not going behind tensors in ``cut``."""
+    needed, front = {target}, [target]
+    while front:
+        for name in writers[front.pop()].reads:
+            if name in writers and name not in cut and name not in needed:
+                needed.add(name)
+                front.append(name)
+    return tuple(writers[name] for name in sorted(needed, key=order.__getitem__))
+
+
+def long_reduced(einsum: Einsum, short: frozenset[str]) -> tuple[str, ...]:
+    """The long ranks over which an einsum reduces."""
+    if not isinstance(einsum.body, Reduce):
+        return ()
+    return tuple(r for r in einsum.body.ranks if r not in short)
+
+
+def ranks_in(einsum: Einsum) -> tuple[str, ...]:
+    """Every rank of an einsum's iteration space."""
+    inner = einsum.body.ranks if isinstance(einsum.body, Reduce) else ()
+    return tuple(dict.fromkeys((*einsum.ranks, *inner)))
+
+
+def merge(
+    plans: Mapping[str, Group], cascade: Cascade, order: Mapping[str, int]
+) -> list[Group]:
+    """Join the groups that walk the same ranks, and sort them so that each finds what it reads."""
+    merged: list[Group] = []
+    for name in sorted(plans, key=order.__getitem__):
+        plan = plans[name]
+        for k, other in enumerate(merged):
+            if set(plan.parallel) == set(other.parallel) and plan.streamed == other.streamed:
+                joined = join(other, plan, order)
+                if not waits(joined, merged[k + 1 :]):
+                    merged[k] = joined
+                    break
+        else:
+            merged.append(plan)
+    return merged
+
+
+def join(one: Group, two: Group, order: Mapping[str, int]) -> Group:
+    """One kernel for the targets of both."""
+    einsums = {e.name: e for e in (*one.slice, *two.slice)}
+    return replace(
+        one,
+        targets=tuple(sorted({*one.targets, *two.targets}, key=order.__getitem__)),
+        slice=tuple(einsums[n] for n in sorted(einsums, key=order.__getitem__)),
+        resident=tuple(dict.fromkeys((*one.resident, *two.resident))),
+    )
+
+
+def waits(group: Group, later: list[Group]) -> bool:
+    """Whether a group reads what a later one stores."""
+    made = {e.name for e in group.slice}
+    stored = {t for g in later for t in g.targets}
+    return any(n in stored and n not in made for e in group.slice for n in e.reads)
+
+
+def reads_of(slice: tuple[Einsum, ...]) -> tuple[str, ...]:
+    """The tensors that a slice reads and does not make."""
+    made = {e.name for e in slice}
+    names = dict.fromkeys(n for e in slice for n in (*tensors(e.body), *e.reads))
+    return tuple(n for n in names if n not in made)

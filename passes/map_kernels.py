@@ -1,0 +1,198 @@
+"""Map: give each group of einsums its loops, and each rank its role."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ..ir.cascade import Cascade, Einsum
+from ..ir.errors import BackendError
+from ..ir.expression import Apply, Expression, Parameter, Reduce, free_ranks, walk
+from ..ir.mapping import MappedKernel, Role, Traversal
+from ..ir.streaming import Field, Reason, Streaming
+from .divide import Group, closure, reads_of
+from .domains import domain
+from .presence import Facts
+from .stream import stream
+
+
+def map_kernel(
+    cascade: Cascade,
+    group: Group,
+    *,
+    name: str,
+    sizes: Mapping[str, int],
+    shapes: Mapping[str, tuple[int, ...]],
+    parameters: Mapping[str, float],
+) -> MappedKernel:
+    """Derive a group's loops and assign its ranks their roles.
+
+    ``sizes``, input ``shapes`` and ``parameters`` are what is known when compiling; they only serve
+    to drop conditions that always hold, and to hold resident ranks whole.
+
+    Raises
+    ------
+    BackendError
+        if the group reduces over its streamed rank in a way that no number of traversals with a
+        bounded state computes.
+    """
+    reads = reads_of(group.slice)
+    inputs = tuple(n for n in dict.fromkeys((*cascade.inputs, *reads)) if n in reads)
+    slice = replace(cascade, inputs=inputs, einsums=group.slice, outputs=group.targets)
+    before, streamings, notes = traverse(slice, group)
+    loops = tuple(x for s in streamings for x in (*s.body, *s.finalise))
+    tiled = choose_tiled((*before, *loops), group)
+    facts = Facts(slice, sizes, shapes, parameters, {n: None for n in inputs})
+    collect_presence((*before, *loops), facts)
+    traversals = tuple(
+        Traversal(s, domain(union([facts.taking[f.tensor] for f in s.fields]), streamed=s.rank, tiled=tiled))
+        for s in streamings
+    )
+    roles: list[tuple[str, Role]] = [
+        (r, "tiled" if r in tiled else "grid") for r in group.parallel
+    ]
+    roles += [(r, "resident") for r in group.resident]
+    if group.streamed is not None:
+        roles.append((group.streamed, "streamed"))
+    return MappedKernel(
+        name,
+        tuple(roles),
+        before,
+        traversals,
+        (),
+        inputs,
+        group.targets,
+        presence=tuple(facts.found.items()),
+        taking=tuple(facts.taking.items()),
+        static=tuple((r, sizes[r]) for r in group.resident),
+        reverse=tuple(r for r in tiled if any(grows(t, r) for t in traversals)),
+        notes=notes,
+    )
+
+
+def traverse(
+    slice: Cascade, group: Group
+) -> tuple[tuple[Einsum, ...], tuple[Streaming, ...], tuple[str, ...]]:
+    """Split a slice in what stands before its loops, and one streaming state a loop."""
+    rank = group.streamed
+    if rank is None:
+        return slice.einsums, (), ()
+    late: set[str] = set()
+    for einsum in slice.einsums:
+        inner = einsum.body.ranks if isinstance(einsum.body, Reduce) else ()
+        if rank in (*einsum.ranks, *inner) or late & set(einsum.reads):
+            late.add(einsum.name)
+    before = tuple(e for e in slice.einsums if e.name not in late)
+    wanted = tuple(t for t in slice.outputs if t in late)
+    streamings, notes = loops(slice, rank, wanted)
+    return before, streamings, notes
+
+
+def loops(
+    slice: Cascade, rank: str, wanted: tuple[str, ...]
+) -> tuple[tuple[Streaming, ...], tuple[str, ...]]:
+    """One traversal if a state exists for all that is wanted; else one more for each refusal."""
+    found = stream(slice, rank=rank, outputs=wanted)
+    if isinstance(found, Streaming):
+        return (found,), ()
+    reason: Reason = found
+    writers = {e.name: e for e in slice.einsums}
+    order = {e.name: k for k, e in enumerate(slice.einsums)}
+    behind = closure(reason.tensor, writers, order, set()) if reason.tensor in writers else ()
+    earlier = tuple(
+        e.name
+        for e in behind
+        if e.name != reason.tensor and isinstance(e.body, Reduce) and rank in e.body.ranks
+    )
+    if not earlier:
+        raise BackendError(
+            f"{reason.tensor} cannot be reduced over {rank} with a bounded state: {reason.text}"
+            + "".join(f"\n  instead: {x}" for x in reason.alternatives)
+        )
+    first, notes = loops(slice, rank, earlier)
+    rest = tuple(e for e in slice.einsums if e.name not in earlier)
+    known = replace(slice, inputs=(*slice.inputs, *earlier), einsums=rest)
+    then, more = loops(known, rank, wanted)
+    note = f"one more traversal of {rank} for {reason.tensor}: {reason.text}"
+    return (*first, *then), (note, *notes, *more)
+
+
+def choose_tiled(work: tuple[Einsum | Field, ...], group: Group) -> tuple[str, ...]:
+    """The parallel ranks that are worth a tile: those that one operand of a contraction lacks.
+
+    Such an operand is loaded once for the whole tile. Of several ranks that stand on the same side
+    the last one is taken. Where nothing is contracted the last parallel rank is tiled, so that
+    programs are not one coordinate wide.
+    """
+    sides: dict[frozenset[str], str] = {}
+    pool = set(group.parallel)
+    contracting = False
+    for body in filter(None, map(lifted, work)):
+        operands = [frozenset(free_ranks(x)) for x in factors(body)]
+        contracting |= len(operands) > 1
+        for rank in group.parallel:
+            without = [o for o in operands if rank not in o]
+            if len(without) < len(operands) and any(without):
+                # ranks that share a side share its key, and the last one stays
+                sides[frozenset(r for o in without for r in o if r in pool)] = rank
+    chosen = [r for r in group.parallel if r in sides.values()]
+    if not chosen and not contracting:
+        chosen = list(group.parallel)
+        return tuple(chosen[-1:])
+    return tuple(chosen[-1:] if group.streamed is not None else chosen[-2:])
+
+
+def lifted(item: Einsum | Field) -> Expression | None:
+    """The body that a sum contracts, or None."""
+    match item:
+        case Field(reducer="sum", lift=lift):
+            return lift
+        case Einsum(body=Reduce(reducer="sum", body=body)):
+            return body
+        case _:
+            return None
+
+
+def factors(expression: Expression) -> tuple[Expression, ...]:
+    """The factors of a product, left to right."""
+    match expression:
+        case Apply("*", (left, right)):
+            return (*factors(left), *factors(right))
+        case _:
+            return (expression,)
+
+
+def collect_presence(work: tuple[Einsum | Field, ...], facts: Facts) -> None:
+    """Find the condition under which a point of each tensor exists, in order."""
+    for item in work:
+        match item:
+            case Field(tensor=tensor, lift=lift, filter=filter):
+                conditions = ([] if filter is None else [filter]) + facts.conditions(lift)
+                facts.taking[tensor] = facts.settle(conditions)
+                facts.found[tensor] = None
+            case Einsum(body=body, filter=filter):
+                facts.writers[item.name] = item
+                conditions = [] if filter is None else [filter]
+                if not isinstance(body, Reduce):
+                    conditions += facts.conditions(body)
+                facts.found[item.name] = facts.settle(conditions)
+
+
+def union(conditions: list[Expression | None]) -> Expression | None:
+    """The condition under which any of several points exists."""
+    unique = dict.fromkeys(conditions)
+    if None in unique or not unique:
+        return None
+    parts = tuple(x for x in unique if x is not None)
+    return parts[0] if len(parts) == 1 else Apply("or", parts)
+
+
+def grows(traversal: Traversal, rank: str) -> bool:
+    """Whether later tiles of ``rank`` visit more: the end of a range follows it, the begin not."""
+    marks = {f"{rank}_first", f"{rank}_last"}
+
+    def follows(expression: Expression) -> bool:
+        return any(isinstance(x, Parameter) and x.name in marks for x in walk(expression))
+
+    ranges = traversal.domain.ranges
+    return any(follows(r.end) for r in ranges) and not any(follows(r.begin) for r in ranges)

@@ -1,0 +1,221 @@
+"""Partition: tile sizes, parts of resident ranks, warps and stages, by what a multiprocessor holds.
+
+The model counts what a program keeps in registers and in shared memory; a configuration that exceeds
+either is never proposed. Among the legal ones the widest tiles win, which load each streamed operand
+least often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from math import prod
+
+from ..ir.cascade import Einsum
+from ..ir.errors import BackendError
+from ..ir.expression import Access, Expression, RankVariable, Reduce, walk
+from ..ir.mapping import MappedKernel, Partition
+from ..ir.streaming import Field
+
+SHARED = {"sm_80": 163, "sm_86": 99, "sm_89": 99, "sm_90": 227, "sm_100": 227, "gfx942": 64}
+"""KiB of shared memory that one program may have, by target."""
+
+SMALLEST = 16
+"""Coordinates in the narrowest tile that a tensor core takes."""
+
+REGISTERS = 216
+"""32-bit registers of a thread that tiles may fill; the rest is for addresses and limits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """One way to cut a kernel: tile by rank, warps, stages of the loop's loads in flight."""
+
+    tiles: tuple[tuple[str, int], ...]
+    num_warps: int
+    num_stages: int
+
+
+def partition(
+    kernel: MappedKernel,
+    *,
+    dtypes: Mapping[str, str],
+    sizes: Mapping[str, int],
+    target: str = "sm_90",
+    tiles: Mapping[str, int] | None = None,
+) -> MappedKernel:
+    """Cut a kernel's ranks.
+
+    ``tiles`` fixes tile sizes of tiled and streamed ranks (powers of two, at least 16 where the rank
+    is an operand's side); the rest comes from the first configuration that ``configurations`` gives.
+
+    Raises
+    ------
+    BackendError
+        if nothing fits the target.
+    """
+    fixed = dict(tiles or {})
+    for configuration in configurations(kernel, dtypes=dtypes, sizes=sizes, target=target):
+        cut = {**dict(configuration.tiles)}
+        cut |= {r: t for r, t in fixed.items() if r in cut}
+        return cut_kernel(kernel, replace(configuration, tiles=tuple(cut.items())))
+    held = ", ".join(f"{r}: {n}" for r, n in kernel.static)
+    raise BackendError(
+        f"{kernel.name} does not fit {target}: one program would hold ranks {held} whole; "
+        "make one of them smaller"
+    )
+
+
+def cut_kernel(kernel: MappedKernel, configuration: Configuration) -> MappedKernel:
+    """Apply a configuration."""
+    cuts = [Partition(r, t) for r, t in configuration.tiles]
+    cuts += [Partition(r, n, parts_of(n)) for r, n in kernel.static]
+    return replace(
+        kernel,
+        partitions=tuple(cuts),
+        num_warps=configuration.num_warps,
+        num_stages=configuration.num_stages,
+    )
+
+
+def parts_of(size: int) -> tuple[tuple[int, int, int], ...]:
+    """Cut a rank in powers of two: 80 is 64 + 16, 72 is 64 + 16 of which 8 exist.
+
+    At most two parts are made; what would need more is padded.
+    """
+    if size <= 0:
+        return ()
+    width = max(SMALLEST, 1 << (size - 1).bit_length())
+    if width == size or size < SMALLEST:
+        return ((0, width, size),)
+    large = width // 2
+    rest = size - large
+    small = max(SMALLEST, 1 << (rest - 1).bit_length())
+    if small >= large:
+        return ((0, width, size),)
+    return ((0, large, large), (large, small, rest))
+
+
+def configurations(
+    kernel: MappedKernel,
+    *,
+    dtypes: Mapping[str, str],
+    sizes: Mapping[str, int],
+    target: str,
+) -> Iterator[Configuration]:
+    """Yield legal configurations, the best guess first."""
+    tiled, streamed = kernel.ranks("tiled"), kernel.ranks("streamed")
+    # a tile is no wider than its rank, so that short inputs do not compute padding
+    widest = {
+        r: max(SMALLEST, 1 << (max(sizes.get(r, 128), 1) - 1).bit_length())
+        for r in (*tiled, *streamed)
+    }
+    for rows, columns, warps, stages in candidates(kernel, dtypes):
+        cut = {r: min(rows if k == 0 else columns, widest[r]) for k, r in enumerate(tiled)}
+        cut |= {r: min(columns, widest[r]) for r in streamed}
+        if fits(kernel, cut, warps, stages, dtypes, target):
+            yield Configuration(tuple(cut.items()), warps, stages)
+
+
+def candidates(
+    kernel: MappedKernel, dtypes: Mapping[str, str]
+) -> Iterator[tuple[int, int, int, int]]:
+    """Yield (rows, columns, warps, stages), widest tiles first."""
+    wide = any(dtypes.get(t) in ("float32", "float64") for t in kernel.reads)
+    flat = not any(contracts(x) for x in kernel.einsums())
+    if flat and not kernel.traversals:
+        yield from ((64, 64, 4, 1), (32, 32, 4, 1), (16, 16, 4, 1))
+        return
+    if wide:
+        yield from ((64, 64, 4, 2), (64, 32, 4, 2), (32, 32, 4, 2), (32, 32, 4, 1))
+    else:
+        yield from ((128, 128, 8, 2), (128, 64, 8, 3), (128, 64, 8, 2), (64, 64, 4, 2))
+        yield from ((64, 64, 4, 1), (64, 32, 8, 2), (64, 32, 8, 1), (32, 32, 4, 1))
+    yield from ((16, 32, 4, 1), (16, 16, 4, 1), (16, 16, 8, 1))
+
+
+def contracts(item: Einsum | Field) -> bool:
+    """Whether an item sums products, as tensor cores do."""
+    return (isinstance(item, Field) and item.reducer == "sum") or (
+        isinstance(item, Einsum)
+        and isinstance(item.body, Reduce)
+        and item.body.reducer == "sum"
+    )
+
+
+def fits(
+    kernel: MappedKernel,
+    cut: Mapping[str, int],
+    warps: int,
+    stages: int,
+    dtypes: Mapping[str, str],
+    target: str,
+) -> bool:
+    """Whether accumulators and tiles fit the registers, and loads in flight the shared memory."""
+    width = {**cut, **{r: sum(w for _, w, _ in parts_of(n)) for r, n in kernel.static}}
+
+    def elements(ranks: tuple[str, ...]) -> int:
+        return prod(width[r] for r in ranks if r in width)
+
+    kept = sum(elements(f.ranks) for t in kernel.traversals for f in t.streaming.fields)
+    streamed = kernel.ranks("streamed")
+    transient = max((elements(all_ranks(x)) for x in kernel.einsums() if folds(x)), default=0)
+    live = [
+        elements(e.ranks)
+        for t in kernel.traversals
+        for e in t.streaming.body
+        if isinstance(e, Einsum) and isinstance(e.body, Reduce)
+    ]
+    scores = max(live, default=0)
+    threads = warps * (64 if target.startswith("gfx") else 32)
+    if (kept + max(scores, transient)) / threads > REGISTERS:
+        return False
+    shared = 0
+    for tensor, ranks in operands(kernel):
+        size = {"float32": 4, "float64": 8}.get(dtypes.get(tensor, "float16"), 2)
+        moving = bool(set(ranks) & set(streamed))
+        if len([r for r in ranks if r in width]) > 1:
+            shared += elements(ranks) * size * (stages if moving else 1)
+    return shared <= SHARED.get(target, 99) * 1024
+
+
+def folds(item: Einsum | Field) -> bool:
+    """Whether an item reduces a tile that is no product of two sides."""
+    body: Expression | None = None
+    match item:
+        case Field(lift=lift):
+            body = lift
+        case Einsum(body=Reduce(body=inner)):
+            body = inner
+    if body is None:
+        return False
+    return not (contracts(item) and any(is_product(x) for x in (body,)))
+
+
+def is_product(body: Expression) -> bool:
+    """Whether an expression multiplies two things that vary."""
+    from ..ir.expression import Apply
+
+    return isinstance(body, Apply) and body.operator == "*"
+
+
+def all_ranks(item: Einsum | Field) -> tuple[str, ...]:
+    """Every rank of an item's iteration space."""
+    if isinstance(item, Field):
+        return tuple(dict.fromkeys((*item.ranks, *item.ranks_reduced)))
+    inner = item.body.ranks if isinstance(item.body, Reduce) else ()
+    return tuple(dict.fromkeys((*item.ranks, *inner)))
+
+
+def operands(kernel: MappedKernel) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """The tiles that are loaded: tensor and the ranks along which it varies."""
+    found: dict[tuple[str, tuple[str, ...]], None] = {}
+    for item in kernel.einsums():
+        body = item.lift if isinstance(item, Field) else item.body
+        for x in walk(body):
+            if isinstance(x, Access) and x.tensor in kernel.reads:
+                ranks = tuple(
+                    y.rank for c in x.coordinates for y in walk(c) if isinstance(y, RankVariable)
+                )
+                found.setdefault((x.tensor, ranks))
+    return tuple(found)

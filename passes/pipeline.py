@@ -1,0 +1,152 @@
+"""The pipeline: passes as data, in the order in which they run.
+
+A cascade goes through ``CASCADE_PASSES``; what comes out is aligned, divided in kernels, mapped and
+partitioned. Every pass leaves a ``Step``, so that printing, comparing and finding the pass that broke
+something are loops over steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from ..ir.cascade import Cascade, Scalar
+from ..ir.dtypes import tensor_dtypes
+from ..ir.mapping import Mapping as Mapped
+from ..ir.verify import verify
+from .align import align
+from .base_two import base_two
+from .dead import remove_dead
+from .divide import Group, divide
+from .flatten import flatten
+from .map_kernels import map_kernel
+from .partition import partition
+from .reassociate import reassociate
+from .simplify import simplify
+from .stabilise import stabilise
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of the arguments when a cascade is lowered.
+
+    sizes : by rank; a rank without an entry stays open, a run-time argument.
+    shapes : of the inputs, where they are known.
+    parameters : values, where they are known; they only serve to prove that coordinates stay inside.
+    dtypes : of the inputs, by numpy-style name.
+    target : ``sm_80``, ``sm_90``, ``sm_100``, ``gfx942``.
+    tiles : tile sizes that the user fixes, by rank.
+    described : inputs of which a tensor descriptor may fetch boxes.
+    """
+
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    parameters: Mapping[str, Scalar] = field(default_factory=dict)
+    dtypes: Mapping[str, str] = field(default_factory=dict)
+    target: str = "sm_90"
+    tiles: Mapping[str, int] = field(default_factory=dict)
+    described: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One pass as it ran."""
+
+    name: str
+    before: Cascade
+    after: Cascade
+
+
+CASCADE_PASSES: tuple[tuple[str, Callable[[Cascade, Known], Cascade]], ...] = (
+    ("flatten", lambda c, k: flatten(c)),
+    ("remove_dead", lambda c, k: remove_dead(c)),
+    ("stabilise", lambda c, k: stabilise(c, parameters=k.parameters)),
+    ("simplify", lambda c, k: simplify(c, sizes=short_sizes(c, k))),
+    ("reassociate", lambda c, k: reassociate(c, sizes=k.sizes)),
+    ("base_two", lambda c, k: base_two(c)),
+    ("simplify", lambda c, k: simplify(c, sizes=short_sizes(c, k))),
+    ("align", lambda c, k: align(c)),
+    ("remove_dead", lambda c, k: remove_dead(c)),
+)
+"""Name and function of each pass over cascades, in order."""
+
+
+def short_sizes(cascade: Cascade, known: Known) -> dict[str, int]:
+    """The sizes that become constants of the kernels."""
+    from .divide import short_ranks
+
+    return {r: known.sizes[r] for r in sorted(short_ranks(cascade, known.sizes))}
+
+
+def run(cascade: Cascade, known: Known) -> Iterator[Step]:
+    """Run the passes over cascades, yielding a step for each."""
+    for name, function in CASCADE_PASSES:
+        after = function(cascade, known)
+        if after is not cascade:
+            verify(after)
+        yield Step(name, cascade, after)
+        cascade = after
+
+
+def map_cascade(cascade: Cascade, known: Known) -> tuple[Mapped, tuple[Step, ...]]:
+    """Take a cascade all the way to a mapping; return it with the steps on the way.
+
+    Raises
+    ------
+    BackendError
+        for a construct that has no kernel, or a kernel that fits no configuration.
+    """
+    steps = tuple(run(cascade, known))
+    final = steps[-1].after if steps else cascade
+    dtypes = tensor_dtypes(final, known.dtypes)
+    shapes = dict(known.shapes)
+    for einsum in final.einsums:
+        if all(r in known.sizes for r in einsum.ranks):
+            shapes[einsum.name] = tuple(known.sizes[r] for r in einsum.ranks)
+    groups = divide(final, sizes=known.sizes)
+    kernels = []
+    for name, group in zip(kernel_names(final, groups), groups, strict=True):
+        kernel = map_kernel(
+            final,
+            group,
+            name=name,
+            sizes=known.sizes,
+            shapes=shapes,
+            parameters=known.parameters,
+        )
+        kernels.append(
+            partition(
+                replace(kernel, described=known.described),
+                dtypes=dtypes,
+                sizes=known.sizes,
+                target=known.target,
+                tiles=known.tiles,
+            )
+        )
+    crossing = {*final.inputs, *(t for g in groups for t in g.targets)}
+    kept = tuple((t, d) for t, d in dtypes.items() if t in crossing)
+    scalars = tuple((p, scalar_dtype(known.parameters.get(p, v))) for p, v in final.parameters)
+    notes = tuple(n for k in kernels for n in k.notes)
+    return Mapped(final, tuple(kernels), (*kept, *scalars), notes), steps
+
+
+def scalar_dtype(value: Scalar | None) -> str:
+    """The dtype of a parameter; an open one is a float."""
+    if isinstance(value, bool):
+        return "bool"
+    return "int32" if isinstance(value, int) else "float32"
+
+
+def kernel_names(cascade: Cascade, groups: tuple[Group, ...]) -> tuple[str, ...]:
+    """One name a kernel: the cascade's, with what a kernel stores if there are several."""
+    if len(groups) == 1:
+        return (f"{cascade.name}_kernel",)
+    names: list[str] = []
+    for group in groups:
+        names.append(f"{cascade.name}_{'_'.join(t.lower() for t in group.targets)}_kernel")
+    return tuple(names)
+
+
+def with_tiles(known: Known, tiles: Mapping[str, int]) -> Known:
+    """The same knowledge with other tile sizes."""
+    return replace(known, tiles={**known.tiles, **tiles})

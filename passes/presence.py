@@ -1,0 +1,121 @@
+"""Presence: the condition under which a point of each tensor exists, as one expression.
+
+The meaning is that of ``ir/cascade.py``: a point exists where its filter holds and everything that
+it reads exists; a reduction's result exists wherever its einsum's filter holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..ir.cascade import Cascade, Einsum
+from ..ir.expression import (
+    Access,
+    Apply,
+    Constant,
+    Expression,
+    Parameter,
+    RankVariable,
+    Reduce,
+    children,
+    free_ranks,
+    substitute,
+)
+from ..ir.interval import Truth, evaluate
+from .align import conjunction, inside
+
+EXTENT = "{tensor}_size_{position}"
+"""Name of the run-time extent of an input's rank position, where no rank names it."""
+
+
+class Facts:
+    """What is known of sizes while conditions are collected."""
+
+    def __init__(
+        self,
+        cascade: Cascade,
+        sizes: Mapping[str, int],
+        shapes: Mapping[str, tuple[int, ...]],
+        parameters: Mapping[str, float],
+        found: dict[str, Expression | None],
+    ) -> None:
+        self.inputs = frozenset(cascade.inputs)
+        self.writers = {e.name: e for e in cascade.einsums}
+        self.sizes, self.shapes, self.parameters = sizes, shapes, parameters
+        self.found = found
+        self.taking: dict[str, Expression | None] = {}
+        self.home = home_ranks(cascade)
+
+    def conditions(self, expression: Expression) -> list[Expression]:
+        """Collect the conditions under which a point of the expression exists."""
+        match expression:
+            case Access():
+                return self.of_access(expression)
+            case Apply("default", (_, other)):
+                return self.conditions(other)
+            case Apply("where", (test, yes, no)):
+                chosen = [
+                    Apply("or", (side, *(conjunction(found),)))  # type: ignore[arg-type]
+                    for side, branch in ((Apply("not", (test,)), yes), (test, no))
+                    if (found := self.conditions(branch))
+                ]
+                return self.conditions(test) + list(chosen)
+            case Reduce(filter=None):
+                return []
+            case _:
+                return [c for x in children(expression) for c in self.conditions(x)]
+
+    def of_access(self, access: Access) -> list[Expression]:
+        """Conditions of one access: its coordinates lie inside and the point there exists."""
+        conditions: list[Expression] = []
+        writer = self.writers.get(access.tensor)
+        for position, coordinate in enumerate(access.coordinates):
+            conditions += self.conditions(coordinate)
+            stored = access.tensor in self.inputs
+            if stored and not self.is_home(access.tensor, position, coordinate):
+                name = EXTENT.format(tensor=access.tensor, position=position)
+                bound: Expression = Parameter(name)
+                if access.tensor in self.shapes:
+                    known: Expression = Constant(self.shapes[access.tensor][position])
+                    tests = list(inside(coordinate, known))
+                    if self.settle(tests) is None:
+                        continue
+                conditions += inside(coordinate, bound)
+        inner = self.found.get(access.tensor)
+        if inner is not None and writer is not None:
+            values = dict(zip(writer.ranks, access.coordinates, strict=False))
+            conditions.append(substitute(inner, values))
+        return conditions
+
+    def is_home(self, tensor: str, position: int, coordinate: Expression) -> bool:
+        """Whether the coordinate is a rank whose size this position of the input gives."""
+        return isinstance(coordinate, RankVariable) and (
+            (tensor, position) in self.home.get(coordinate.rank, ())
+        )
+
+    def settle(self, conditions: list[Expression]) -> Expression | None:
+        """Join conditions, dropping those that provably always hold."""
+        open_ones = [c for c in conditions if not self.always(c)]
+        return conjunction(open_ones)
+
+    def always(self, condition: Expression) -> bool:
+        """Whether a condition holds at every point, by interval evaluation."""
+        if any(size <= 0 for size in self.sizes.values()):
+            return False
+        if any(r not in self.sizes for r in free_ranks(condition)):
+            return False
+        box = {rank: (0, size - 1) for rank, size in self.sizes.items()}
+        truth = evaluate(condition, box, parameters=self.parameters, sizes=self.sizes)
+        return truth is Truth.ALL
+
+
+def home_ranks(cascade: Cascade) -> dict[str, set[tuple[str, int]]]:
+    """For each rank, the (input, position) pairs at which it stands bare: they give its size."""
+    home: dict[str, set[tuple[str, int]]] = {}
+    for einsum in cascade.einsums:
+        for x in einsum.expressions():
+            if isinstance(x, Access) and x.tensor in cascade.inputs:
+                for position, coordinate in enumerate(x.coordinates):
+                    if isinstance(coordinate, RankVariable):
+                        home.setdefault(coordinate.rank, set()).add((x.tensor, position))
+    return home
