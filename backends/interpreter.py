@@ -39,7 +39,7 @@ def interpret(
     sizes: Mapping[str, int] | None = None,
     dtype: Numbers = "float64",
     **parameters: Scalar,
-) -> Array | tuple[Array, ...]:
+) -> Any:
     """Run a cascade on tensors in the order of its ``def``; numpy and torch tensors alike.
 
     Returns a numpy array, or a tuple in the order of ``return``; absent points hold 0. ``sizes``

@@ -116,11 +116,11 @@ def reference(
                 return None if None in numbers else apply(operator, numbers)
             case Reduce(reducer=reducer, ranks=ranks, body=body, filter=filter):
                 terms = []
-                for at in product(*(range(sizes[rank]) for rank in ranks)):
-                    inner = {**point, **dict(zip(ranks, at, strict=True))}
+                for places in product(*(range(sizes[rank]) for rank in ranks)):
+                    inner = {**point, **dict(zip(ranks, places, strict=True))}
                     term = ask(body, inner) if filter is None or holds(filter, inner) else None
                     if term is not None:
-                        terms.append((term, at[0]))
+                        terms.append((term, places[0]))
                 return fold(reducer, terms)
             case Concatenate(rank=rank, parts=parts):
                 place = point[rank]
@@ -176,7 +176,8 @@ def fold(reducer: str, terms: list[tuple[Any, int]]) -> Number:
                 math.fsum(numbers) if any(isinstance(x, float) for x in numbers) else sum(numbers)
             )
         case "prod":
-            return math.prod(numbers)
+            product_: Number = math.prod(numbers)
+            return product_
         case "max" | "argmax":
             best = max(numbers, default=-INF)
         case "min" | "argmin":

@@ -359,8 +359,8 @@ def _selection(plot: _Plot) -> None:
         return
     selector = plot.choose.choice(["topk", "threshold", "cover"])
     if selector == "topk":
-        argument: Expression = Constant(plot.choose.randint(1, 4))
-        plot.sizes[slots] = int(argument.value)  # type: ignore[attr-defined]
+        plot.sizes[slots] = plot.choose.randint(1, 4)
+        argument = Constant(plot.sizes[slots])
     else:
         argument = Constant(0.5)
         plot.sizes[slots] = plot.sizes[rank]

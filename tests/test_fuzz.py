@@ -70,7 +70,8 @@ def test_blocks_and_returned_tensors_agree(batch: int) -> None:
     for seed in range(batch * BATCH, (batch + 1) * BATCH):
         c, inputs, parameters = random_cascade(seed)
         whole, parts = evaluate(c, inputs, parameters), evaluate(c, inputs, parameters, block=7)
-        returned = interpret(c, *inputs.values(), **parameters)
+        scalars: dict[str, Any] = parameters
+        returned = interpret(c, *inputs.values(), **scalars)
         results = returned if isinstance(returned, tuple) else (returned,)
         for name, result in zip(c.outputs, results, strict=True):
             assert numpy.array_equal(result, whole[name].values), (seed, name)

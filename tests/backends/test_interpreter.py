@@ -269,7 +269,7 @@ def test_declared_dtypes_round_results(left: Any, right: Any, result: type) -> N
     exact = interpret(c, q, k)
     assert exact.dtype == numpy.float64
     assert got.dtype == result
-    numpy.testing.assert_allclose(got, exact, rtol=2 * numpy.finfo(result).eps, atol=1e-5)
+    numpy.testing.assert_allclose(got, exact, rtol=2 * float(numpy.finfo(result).eps), atol=1e-5)
 
 
 def test_declared_bfloat16_rounds_as_torch_does() -> None:

@@ -167,7 +167,9 @@ def attention(Q, K, V, idx):
     return O
 """)
     keys, values = (numpy.take_along_axis(x, idx[..., None], 2) for x in (K, V))
-    close(interpret(c, Q, K, V, idx), dense(Q @ keys.swapaxes(-1, -2), True, values)[0])
+    close(
+        interpret(c, Q, K, V, idx), dense(Q @ keys.swapaxes(-1, -2), numpy.array(True), values)[0]
+    )
 
 
 def test_permuted_queries() -> None:

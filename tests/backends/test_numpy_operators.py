@@ -80,7 +80,7 @@ def test_operator(operator: str) -> None:
 @pytest.mark.parametrize("operator", ["/", "//", "%"])
 @pytest.mark.parametrize("dtype", [numpy.int64, numpy.float64])
 def test_a_quotient_by_zero_is_zero(operator: str, dtype: type) -> None:
-    x = numpy.array([5, 0, -3], dtype)
+    x: Array = numpy.array([5, 0, -3], dtype)
     got = pointwise(operator, [x, numpy.zeros(1, dtype)], REAL)
     assert got.tolist() == [0, 0, 0]
 
