@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from einfall.ir.domain import Domain
 from einfall.ir.errors import PassError
 from einfall.ir.expression import Constant, Expression
@@ -186,7 +187,7 @@ def test_two_ranks_in_tiles() -> None:
 
 
 def test_one_row_in_a_program() -> None:
-    """Without tiled ranks a bound is the limit itself, and every visited tile is cut by it alone."""
+    """Without tiled ranks a bound is the limit itself."""
     text = "m <= p and p - m < W"
     assert written(text, "m", ())[0] == (
         "[max(0, p - W + 1), min(size(m), p + 1)) full [max(0, p - W + 1), min(size(m), p + 1))"
