@@ -5,7 +5,6 @@
     not (a and b < c)        -->   not a or b >= c
     where(c, a, b)           -->   c and a or not c and b          (of truth values)
     a == b                   -->   a and b or not a and not b      (of truth values)
-    p % 2                    -->   p % 2 != 0                      (a number read as a truth value)
 """
 
 from __future__ import annotations
@@ -39,8 +38,6 @@ def normal(filter: Expression, *, negated: bool = False) -> Expression:
             return Apply("or", (both, Apply("and", neither)))
         case Apply(operator=name, operands=operands) if name in OPPOSITE:
             return Apply(OPPOSITE[name] if negated else name, operands)
-        case Apply(operator=name) if not OPERATORS[name].boolean:
-            return Apply("==" if negated else "!=", (filter, Constant(0)))
         case _:
             return Apply("not", (filter,)) if negated else filter
 

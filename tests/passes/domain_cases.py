@@ -125,7 +125,7 @@ CASES = [
     Case("(p - m) % d == 0 and m <= p", {"d": (1, 3)}, False, False),
     Case("(p - m) % d == 0 and 0 <= p - m < W", {"d": (2, 3), "W": (4, 12)}, False, False),
     Case("m % 4 == 0 or m < p", {}, False, False),
-    Case("m % 4", {}, False, False),
+    Case("m % 4 != 0", {}, False, False),
     Case("p % 2 == 0 and m <= p", {}, False, False),
     Case("p % B < 2 and m <= p", {"B": (1, 4)}, False, True),
     Case("doc[b, p] == doc[b, m]", {"b": (0, 1)}, False, False),
