@@ -1,0 +1,181 @@
+"""Arguments for every example, reproducible from a seed: what all test suites feed to kernels.
+
+::
+
+    tensors, parameters = make("gqa", seed=0, scale="tiny")
+    einfall.interpret(einfall.examples.gqa, *tensors, **parameters)
+
+Every tensor of an example is written as its name and its extents, in the sizes of a scale:
+``K: b kv m e``. Real tensors are standard normal unless ``SPECIAL`` has a maker for their name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Sizes = dict[str, int]
+
+SCALES: Mapping[str, Sizes] = {
+    # Every rank's size differs from every other one's, so that none can be mistaken for another.
+    "tiny": {"b": 2, "h": 6, "group": 2, "p": 5, "m": 7, "e": 4, "f": 8, "block": 3},
+    # For Triton's interpreter: features as a dot wants them, lengths that no tile divides.
+    "small": {"b": 2, "h": 4, "group": 2, "p": 72, "m": 100, "e": 16, "f": 32, "block": 16},
+    # For a GPU: several tiles a row, and a partial one at the end.
+    "medium": {"b": 2, "h": 8, "group": 4, "p": 500, "m": 777, "e": 64, "f": 64, "block": 64},
+}
+"""Sizes: ``group`` query heads share a key head; ``block`` is the width of blocks and windows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How the arguments of one example are made.
+
+    tensors : ``"K: b kv m e"`` each, in the order of the ``def``; an integer is an extent too.
+    parameters : the name of a size, or a number, for each parameter.
+    lengths : ``cross`` (p < m), ``self`` (p is m) or ``short`` (m < p: the first queries of a
+        causal variant see no key).
+    """
+
+    tensors: tuple[str, ...] = ("Q: b h p e", "K: b h m e", "V: b h m f")
+    parameters: Mapping[str, str | float] = field(default_factory=dict)
+    lengths: str = "cross"
+
+
+QKV = ("Q: b h p e", "K: b h m e", "V: b h m f")
+PAPER = ("Q: e p", "K: e m", "V: f m")
+PAIR = ("A: m", "B: m")
+
+RECIPES: Mapping[str, Recipe] = {
+    "absmax_scaled": Recipe(lengths="short"),
+    "alibi": Recipe((*QKV, "slope: h")),
+    "attention": Recipe(),
+    "attention_naive": Recipe(),
+    "attention_softmax": Recipe(),
+    "block_diagonal": Recipe(parameters={"B": "block"}),
+    "causal": Recipe(lengths="short"),
+    "causal_lse": Recipe(lengths="short"),
+    "cosine": Recipe(parameters={"scale": 7.5}),
+    "cross": Recipe((*QKV, "length: b")),
+    "differential": Recipe(
+        ("Q1: b h p e", "K1: b h m e", "Q2: b h p e", "K2: b h m e", "V: b h m f", "weight: h")
+    ),
+    "dilated": Recipe(parameters={"W": "block", "step": 2}, lengths="self"),
+    "document": Recipe((*QKV, "doc: b m"), lengths="self"),
+    "entropy": Recipe(lengths="short"),
+    "fusemax_1pass": Recipe(PAPER, {"M0": "block"}),
+    "fusemax_2pass": Recipe(PAPER, {"M0": "block"}),
+    "fusemax_3pass": Recipe(PAPER),
+    "fusemax_3pass_deferred": Recipe(PAPER),
+    "fusemax_cascade1": Recipe(PAIR),
+    "fusemax_cascade2": Recipe(PAIR),
+    "fusemax_cascade3": Recipe(PAIR),
+    "gqa": Recipe(("Q: b h p e", "K: b kv m e", "V: b kv m f"), {"G": "group"}),
+    "l2_normalised": Recipe(lengths="short"),
+    "landmark": Recipe(parameters={"B": "block"}, lengths="self"),
+    "linear": Recipe(),
+    "lse": Recipe(),
+    "median": Recipe(QKV[:2]),
+    "mqa": Recipe(("Q: b h p e", "K: b m e", "V: b m f")),
+    "padding": Recipe((*QKV, "length: b")),
+    "prefix_lm": Recipe((*QKV, "prefix: b"), lengths="self"),
+    "relative_bias": Recipe((*QKV, "R: h distances")),
+    "relu_squared": Recipe(lengths="short"),
+    "rope_in_kernel": Recipe((*QKV, "freq: e")),
+    "score_statistics": Recipe(QKV[:2]),
+    "sigmoid": Recipe(),
+    "sigmoid_of_max": Recipe(),
+    "sink": Recipe((*QKV, "logit: h"), lengths="short"),
+    "sink_window": Recipe(parameters={"W": "block", "sinks": 2}, lengths="short"),
+    "sliding_window": Recipe(parameters={"W": "block"}, lengths="short"),
+    "softcap": Recipe(parameters={"cap": 1.5}, lengths="short"),
+    "sparsemax": Recipe(),
+    "varlen_decode": Recipe(
+        ("Q: b h e", "K: b m kv e", "V: b m kv f", "length: b"), {"G": "group"}
+    ),
+}
+
+
+def make(
+    name: str, seed: int = 0, dtype: str = "float32", scale: str | Mapping[str, int] = "tiny"
+) -> tuple[tuple[Array, ...], dict[str, Any]]:
+    """Return an example's tensors, in the order of its ``def``, and its parameters.
+
+    Parameters
+    ----------
+    name : the example's name, e.g. ``"causal"``.
+    dtype : a numpy dtype for the real tensors; integers are int32. Values are rounded to it, so the
+        same seed gives the same numbers at every precision, up to that rounding.
+    scale : ``"tiny"`` (the interpreter, by hand), ``"small"`` (Triton's interpreter), ``"medium"``
+        (a GPU), or sizes that replace some of those of ``"tiny"``, e.g. ``{"m": 9}``.
+
+    Raises
+    ------
+    KeyError : an unknown example or scale.
+    """
+    recipe = RECIPES[name]
+    sizes = SCALES["tiny"] | dict(scale) if isinstance(scale, Mapping) else dict(SCALES[scale])
+    sizes = _derived(sizes, recipe.lengths)
+    draw = numpy.random.default_rng([seed, *name.encode()])
+    tensors = []
+    for entry in recipe.tensors:
+        tensor, _, extents = entry.partition(": ")
+        shape = tuple(sizes[extent] for extent in extents.split())
+        maker = SPECIAL.get(tensor, NORMAL)
+        values = maker(draw, shape, sizes)
+        tensors.append(values.astype(numpy.int32 if values.dtype.kind == "i" else dtype))
+    parameters = {
+        key: sizes[value] if isinstance(value, str) else value
+        for key, value in recipe.parameters.items()
+    }
+    return tuple(tensors), parameters
+
+
+def _derived(sizes: Sizes, lengths: str) -> Sizes:
+    """Return the sizes with those that follow from them."""
+    p, m = sizes["p"], sizes["m"]
+    if lengths == "self":
+        p = m
+    elif lengths == "short":
+        p, m = max(p, m), min(p, m)
+    return sizes | {"p": p, "m": m, "kv": sizes["h"] // sizes["group"], "distances": p + m - 1}
+
+
+Maker = Callable[[numpy.random.Generator, tuple[int, ...], Sizes], Array]
+
+
+def _length(draw: numpy.random.Generator, shape: tuple[int, ...], sizes: Sizes) -> Array:
+    """Draw lengths from 0 to m; the first sequence is empty, the last one full."""
+    lengths = draw.integers(0, sizes["m"] + 1, shape)
+    lengths[0], lengths[-1] = 0, sizes["m"]
+    return lengths
+
+
+def _documents(draw: numpy.random.Generator, shape: tuple[int, ...], sizes: Sizes) -> Array:
+    """Draw numbers that rise along the sequence, by 1 at about every third token."""
+    return numpy.cumsum(draw.random(shape) < 1 / 3, axis=-1)
+
+
+def _frequencies(draw: numpy.random.Generator, shape: tuple[int, ...], sizes: Sizes) -> Array:
+    """Return the geometric frequencies of arXiv 2104.09864, equation 15, once for each half."""
+    half = 10000.0 ** (-numpy.arange(shape[0] // 2) / (shape[0] // 2))
+    return numpy.concatenate([half, half])
+
+
+NORMAL: Maker = lambda draw, shape, sizes: draw.standard_normal(shape)  # noqa: E731
+SPECIAL: Mapping[str, Maker] = {
+    "length": _length,
+    "prefix": lambda draw, shape, sizes: draw.integers(0, sizes["m"] + 1, shape),
+    "doc": _documents,
+    "freq": _frequencies,
+    "slope": lambda draw, shape, sizes: 2.0 ** (-8.0 * numpy.arange(1, shape[0] + 1) / shape[0]),
+    # Positive: the third cascade divides by partial sums of their products.
+    "A": lambda draw, shape, sizes: draw.uniform(0.5, 1.5, shape),
+    "B": lambda draw, shape, sizes: draw.uniform(0.5, 1.5, shape),
+    "weight": lambda draw, shape, sizes: draw.uniform(0.2, 0.8, shape),
+}
