@@ -30,12 +30,13 @@ from .cascade import Cascade, Einsum, Scalar
 from .errors import LocatedError, Location, NotationError, RankError, SparsityError
 from .expression import Access, Expression, Parameter, RankVariable, Size, free_ranks
 from .notation_def import Definition, read_definition, read_lines
+from .notation_expand import Expansion, Shorthand, Site, expand
 from .notation_expression import bracket, read, read_access, read_filters, split_filter
 from .notation_source import Source, parse_file, parse_function, parse_text
 from .notation_sum import sum_implicitly
 from .notation_words import RESERVED, check_name, suggestion
 from .operators import REDUCERS, SELECTORS
-from .shorthand import Expansion, Shorthand, Site, expand, known, read_shorthand
+from .shorthand import known, read_shorthand
 from .verify import verify
 
 

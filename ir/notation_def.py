@@ -22,7 +22,7 @@ from .errors import Location, NotationError
 from .notation_source import Source
 from .notation_words import check_name
 
-_STATEMENTS = {
+_STATEMENTS: dict[type[ast.AST], str] = {
     ast.AugAssign: "An einsum is written with '=', and a sum on the right; '{op}=' found.",
     ast.AnnAssign: "A filter stands inside the brackets, T[p, m: m <= p]; here it stands behind.",
     ast.For: "A cascade has no loops; a rank ranges by itself.",

@@ -33,7 +33,7 @@ from .expression import Access, Apply, Concatenate, Constant, Expression, Popula
 from .notation_words import FUNCTIONS, RESERVED, check_arity, suggestion
 from .operators import REDUCERS, SELECTORS
 
-_BINARY = {
+_BINARY: dict[type[ast.AST], str] = {
     ast.Add: "+",
     ast.Sub: "-",
     ast.Mult: "*",
@@ -42,7 +42,7 @@ _BINARY = {
     ast.Mod: "%",
     ast.Pow: "**",
 }
-_COMPARISON = {
+_COMPARISON: dict[type[ast.AST], str] = {
     ast.Eq: "==",
     ast.NotEq: "!=",
     ast.Lt: "<",
@@ -51,7 +51,7 @@ _COMPARISON = {
     ast.GtE: ">=",
     ast.In: "in",
 }
-_REMEDY = {
+_REMEDY: dict[type[ast.AST], str] = {
     ast.BitAnd: "'&' is no operator of the notation; conditions are joined with 'and'.",
     ast.BitOr: "'|' is no operator of the notation; conditions are joined with 'or'.",
     ast.BitXor: "'^' is no operator of the notation; a power is written '**'.",
@@ -63,7 +63,7 @@ _REMEDY = {
     ast.IsNot: "'is not' is no operator of the notation; numbers are compared with '!='.",
     ast.Invert: "'~' is no operator of the notation; a condition is turned with 'not'.",
 }
-_STRANGE = {
+_STRANGE: dict[type[ast.AST], str] = {
     ast.Attribute: "A name has no dots",
     ast.Lambda: "A lambda is no expression of the notation",
     ast.ListComp: "A list is no expression of the notation",
@@ -226,9 +226,8 @@ def _comparison(node: ast.Compare, names: Names) -> Expression:
 
 
 def _refuse(node: ast.expr, at: Location) -> NoReturn:
-    operator = getattr(node, "op", None)
-    if type(operator) in _REMEDY:
-        raise NotationError(_REMEDY[type(operator)], at)
+    if isinstance(node, ast.BinOp | ast.UnaryOp):
+        raise NotationError(_REMEDY[type(node.op)], at)
     if isinstance(node, ast.Constant):
         raise NotationError(
             f"A value is a number, True, False or inf; {ast.unparse(node)} is none.", at

@@ -109,8 +109,8 @@ def _apply(whole: Apply, operator: str, operands: tuple[Expression, ...]) -> str
     if operator in ("and", "or"):
         return f" {operator} ".join(_at_least(level + 1, x) for x in operands)
     if operator == "not":
-        if _is_in(operands[0]):
-            item, fiber = operands[0].operands
+        if (membership := _membership(operands[0])) is not None:
+            item, fiber = membership
             return f"{_at_least(level + 2, item)} not in {_at_least(level + 2, fiber)}"
         return f"not {_at_least(level, operands[0])}"
     if operator == "neg":
@@ -155,7 +155,7 @@ def _level(expression: Expression) -> int:
     match expression:
         case Constant(value=value):
             return _NEGATIVE if show_number(value).startswith("-") else _CALL
-        case Apply(operator="not", operands=(inner,)) if _is_in(inner):
+        case Apply(operator="not", operands=(inner,)) if _membership(inner) is not None:
             return _COMPARISON
         case Apply(operator=operator):
             if _chain(expression) is not None:
@@ -165,5 +165,9 @@ def _level(expression: Expression) -> int:
             return _CALL
 
 
-def _is_in(expression: Expression) -> bool:
-    return isinstance(expression, Apply) and expression.operator == "in"
+def _membership(expression: Expression) -> tuple[Expression, Expression] | None:
+    match expression:
+        case Apply(operator="in", operands=(item, fiber)):
+            return item, fiber
+        case _:
+            return None
