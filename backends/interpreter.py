@@ -134,7 +134,8 @@ def _step(
     if isinstance(step, Loop):
         for einsum in _einsums(step):
             _allot(cascade, einsum, bindings)
-        for generation in range(bindings.sizes[step.rank]):
+        generations = range(bindings.sizes[step.rank])
+        for generation in reversed(generations) if step.backward else generations:
             for inner in step.steps:
                 _step(cascade, inner, {**fixed, step.rank: generation}, bindings, block)
         return

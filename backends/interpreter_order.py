@@ -2,13 +2,14 @@
 
 ::
 
-    step = Einsum | Loop(rank, steps)
+    step = Einsum | Loop(rank, backward, steps)
 
 Einsums that depend on each other run generation by generation. Within one generation the reads of
 earlier ones no longer count as dependences; what still depends on itself then iterates over a
 further rank, inside the loop. This is loop distribution by strongly connected components (Allen and
 Kennedy, "Automatic translation of FORTRAN programs to vector form", 1987) with einsums for
-statements.
+statements. An iteration runs forward (``H[i + 1]`` from ``H[i]``) or backward (``H[i]`` from
+``H[i + 1]``, where ``H[size(i)]`` is given).
 """
 
 from __future__ import annotations
@@ -20,14 +21,15 @@ import networkx
 
 from ..ir.cascade import Cascade, Einsum
 from ..ir.errors import RankError
-from ..ir.expression import Access, Apply, Constant, Expression, RankVariable, free_ranks
+from ..ir.expression import Access, Apply, Constant, Expression, RankVariable, Size, free_ranks
 
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """Steps that run once per generation of ``rank``, from 0 to size - 1."""
+    """Steps that run once per generation of ``rank``: from 0 to size - 1, or back."""
 
     rank: str
+    backward: bool
     steps: tuple[Einsum | Loop, ...]
 
 
@@ -40,7 +42,7 @@ def execution_order(cascade: Cascade) -> tuple[Einsum | Loop, ...]:
 
 
 _Running = tuple[tuple[str, bool], ...]
-"""The loops around: each rank, and whether reads of unclear age count as reads of earlier ones."""
+"""The loops around: each rank, and whether it runs backward."""
 
 
 def _order(einsums: Sequence[Einsum], loops: _Running) -> tuple[Einsum | Loop, ...]:
@@ -65,16 +67,23 @@ def _order(einsums: Sequence[Einsum], loops: _Running) -> tuple[Einsum | Loop, .
 def _loop(group: Sequence[Einsum], loops: _Running) -> Loop:
     """Run einsums that depend on each other over the first rank that makes that possible."""
     outer = {rank for rank, _ in loops}
-    ranks = dict.fromkeys(rank for einsum in group for rank in _generations(einsum))
-    candidates = [r for r in ranks if r not in outer and all(r in e.ranks for e in group)]
-    # A read whose age is unclear, such as H[j] with a filter j <= i, is taken to be of an earlier
-    # generation only if no rank explains every read.
-    for lenient in (False, True):
-        for rank in candidates:
-            try:
-                return Loop(rank, _order(group, (*loops, (rank, lenient))))
-            except RankError:
-                continue
+    ranks = [r for r in group[0].ranks if r not in outer and all(r in e.ranks for e in group)]
+    reads = [
+        (writer, access)
+        for writer in group
+        for reader in group
+        for access in _accesses(reader, writer.name)
+        if _waits(writer, access, loops)
+    ]
+    for backward in (False, True):
+        for rank in ranks:
+            lags = [_lag(writer, access, rank, backward) for writer, access in reads]
+            # Every read must be of this generation or an earlier one, and some of an earlier one.
+            if all(lag is not None and lag >= 0 for lag in lags) and any(lags):
+                try:
+                    return Loop(rank, backward, _order(group, (*loops, (rank, backward))))
+                except RankError:
+                    continue  # another rank may be the outer one
     names = ", ".join(dict.fromkeys(einsum.name for einsum in group))
     raise RankError(
         f"{names} depend on each other within one generation: an iterative tensor is written at "
@@ -87,33 +96,41 @@ def _accesses(reader: Einsum, tensor: str) -> list[Access]:
     return [x for x in reader.expressions() if isinstance(x, Access) and x.tensor == tensor]
 
 
-def _generations(einsum: Einsum) -> list[str]:
-    offsets = (_offset(c) for c in einsum.output.coordinates)
-    return [rank for rank, offset in (x for x in offsets if x is not None) if rank and offset == 1]
-
-
 def _waits(writer: Einsum, access: Access, loops: _Running) -> bool:
     """Whether what the access reads may be written by ``writer`` in this run of the loops."""
     pairs = list(zip(writer.output.coordinates, access.coordinates, strict=False))
     if any(_disjoint(written, read) for written, read in pairs):
         return False
-    return not any(_earlier(writer, access, rank, lenient) for rank, lenient in loops)
+    lags = [_lag(writer, access, rank, backward) for rank, backward in loops]
+    return all(lag is None or lag <= 0 for lag in lags)
 
 
-def _earlier(writer: Einsum, access: Access, rank: str, lenient: bool) -> bool:
-    """Whether the access reads what an earlier generation of ``rank`` wrote."""
-    for axis, written in enumerate(writer.output.coordinates):
+def _lag(writer: Einsum, access: Access, rank: str, backward: bool) -> int | None:
+    """Return how many runs of the loop over ``rank`` ago the access's point was written.
+
+    None where the coordinates do not say, as of ``H[j]``.
+    """
+    for written, read in zip(writer.output.coordinates, access.coordinates, strict=False):
         if rank in free_ranks(written):
-            read = access.coordinates[axis] if axis < len(access.coordinates) else None
-            to, of = _offset(written), None if read is None else _offset(read)
-            if to is None or of is None or of[0] != rank:
-                return lenient
-            return of[1] < to[1]
-    return False
+            to, of = _offset(written), _offset(read)
+            if to is None or of is None:
+                return None
+            if of[0] == "":
+                return 1  # one fixed generation is read as far as it exists
+            if of[0] != rank:
+                return None
+            return of[1] - to[1] if backward else to[1] - of[1]
+    return None
 
 
 def _disjoint(written: Expression, read: Expression) -> bool:
-    """Whether two coordinates can never be equal: ranks start at 0."""
+    """Whether two coordinates can never be equal: ranks start at 0 and end below their size."""
+    match written, read:
+        case (Size(rank=rank), RankVariable(rank=other)) | (
+            RankVariable(rank=other),
+            Size(rank=rank),
+        ):
+            return rank == other
     to, of = _offset(written), _offset(read)
     if to is None or of is None:
         return False

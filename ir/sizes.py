@@ -34,9 +34,11 @@ from .expression import (
     Populate,
     RankVariable,
     Reduce,
+    Size,
     children,
     free_ranks,
     substitute,
+    walk,
 )
 from .scalar import scalar
 
@@ -128,10 +130,12 @@ def ranks_of(cascade: Cascade, tensor: str) -> tuple[str | None, ...]:
     An iterative rank stands for its ``i + 1`` generations. An input that different einsums read at
     different ranks (``X[p, e]`` and ``X[m, e]``) has the ranks of the first.
     """
-    writers = [e for e in cascade.einsums if e.name == tensor]
+    writers = [e.output.coordinates for e in cascade.einsums if e.name == tensor]
     if writers:
-        coordinates = cascade.einsum(tensor).output.coordinates
-        return tuple(next(iter(free_ranks(c)), None) for c in coordinates)
+        return tuple(
+            next((rank for c in written for rank in free_ranks(c)), None)
+            for written in zip(*writers, strict=True)
+        )
     reads = list(_reads(cascade, tensor))
     if not reads:
         raise KeyError(tensor)
@@ -148,9 +152,8 @@ def part_rank(part: Expression, scope: frozenset[str]) -> str:
     own = tuple(rank for rank in free_ranks(part) if rank not in scope)
     if len(own) != 1:
         raise RankError(
-            f"a part of a concatenation has one rank of its own; this one has {len(own)} "
-            f"{own if own else ''}".rstrip()
-            + ".",
+            f"a part of a concatenation has one rank of its own; this one has "
+            f"{', '.join(own) or 'none'}.",
             part.at,
         )
     return own[0]
@@ -261,22 +264,18 @@ def _shape(cascade: Cascade, tensor: str, sizes: Mapping[str, int]) -> tuple[int
     if tensor in cascade.inputs:
         ranks = ranks_of(cascade, tensor)
         return tuple(None if rank is None else sizes.get(rank) for rank in ranks)
+    writers = [e.output.coordinates for e in cascade.einsums if e.name == tensor]
     shape: list[int | None] = []
-    for axis, coordinate in enumerate(cascade.einsum(tensor).output.coordinates):
-        rank = next(iter(free_ranks(coordinate)), None)
-        if rank is not None and rank not in sizes:
-            shape.append(None)
-            continue
+    for written in zip(*writers, strict=True):
         # The last coordinate that any writer reaches, whatever it is written as, plus one.
-        last = [0]
-        for einsum in cascade.einsums:
-            if einsum.name == tensor:
-                c = einsum.output.coordinates[axis]
-                ends = {r: Constant(sizes[r] - 1) for r in free_ranks(c) if r in sizes}
-                end = scalar(substitute(c, dict(ends)), sizes, {})
-                last.append(-1 if end is None else int(end))
-        plain = isinstance(coordinate, RankVariable)
-        shape.append(sizes[coordinate.rank] if plain else max(last) + 1)  # type: ignore[union-attr]
+        lasts: list[Scalar | None] = []
+        for c in written:
+            ranks = {*free_ranks(c), *(x.rank for x in walk(c) if isinstance(x, Size))}
+            ends = {r: Constant(sizes[r] - 1) for r in free_ranks(c) if r in sizes}
+            known = ranks <= set(sizes)
+            lasts.append(scalar(substitute(c, dict(ends)), sizes, {}) if known else None)
+        reached = [int(last) for last in lasts if last is not None]
+        shape.append(max(reached) + 1 if len(reached) == len(lasts) else None)
     return tuple(shape)
 
 
@@ -336,11 +335,13 @@ def _from_computed(
         for x, _ in _scoped(einsum):
             if isinstance(x, Access) and x.tensor not in shapes:
                 shape = _known_shape(found, shapes, x.tensor)
-                output = found.cascade.einsum(x.tensor).output.coordinates
+                written = [
+                    e.output.coordinates for e in found.cascade.einsums if e.name == x.tensor
+                ]
                 for axis, (coordinate, size) in enumerate(zip(x.coordinates, shape, strict=False)):
                     if size is None or not isinstance(coordinate, RankVariable):
                         continue
-                    plain = isinstance(output[axis], RankVariable)
+                    plain = all(isinstance(output[axis], RankVariable) for output in written)
                     if plain == generations or (generations and coordinate.rank in found.sizes):
                         continue
                     if found.learn(coordinate.rank, size, f"{x.tensor} {shape}"):

@@ -74,6 +74,10 @@ def reference(
                     if place != value:
                         return None
                     continue
+                case Size(rank=rank):
+                    if place != sizes[rank]:
+                        return None
+                    continue
                 case RankVariable(rank=rank):
                     point[rank] = place
                 case Apply(operator="+", operands=(RankVariable(rank=rank), Constant(value=1))):

@@ -407,9 +407,15 @@ def _iteration(plot: _Plot) -> None:
     rank = plot.choose.choice(free_ranks(x))
     kept = [r for r in free_ranks(x) if r != rank]
     name, n = f"H{len(plot.einsums)}", RankVariable(rank)
-    following = _apply("+", n, Constant(1))
-    before = _at(name, n, *kept)
-    plot.einsums.append(Einsum(_at(name, Constant(0), *kept), Constant(0.5)))
+    following: Expression = _apply("+", n, Constant(1))
+    first: Expression = Constant(0)
+    final: Expression = Size(rank)
+    earlier: Expression = n
+    written = following
+    if plot.chance(0.3):  # the other way: from the last generation down to 0
+        earlier, written, first, final = following, n, final, first
+    before = _at(name, earlier, *kept)
+    plot.einsums.append(Einsum(_at(name, first, *kept), Constant(0.5)))
     step: Expression = _apply("+", _apply("*", Constant(0.5), before), _apply("default", x, before))
     ranks = (*(r for r in kept), rank)
     if plot.chance(0.5):
@@ -420,7 +426,7 @@ def _iteration(plot: _Plot) -> None:
         plot.reals.append(_Tensor(beside, ranks, 1.0))
     elif plot.chance(0.5):
         step = _apply("max", before, _apply("tanh", x))
-    plot.einsums.append(Einsum(_at(name, following, *kept), step))
+    plot.einsums.append(Einsum(_at(name, written, *kept), step))
     total = (2 * bound + 3) * 2 ** plot.sizes[rank]
-    final = _at(name, n if plot.chance(0.5) else Size(rank), *kept)
-    plot.write(_apply("tanh", final) if total > LIMIT else final, total)
+    result = _at(name, n if plot.chance(0.5) else final, *kept)
+    plot.write(_apply("tanh", result) if total > LIMIT else result, total)

@@ -13,9 +13,9 @@ from einfall.ir.expression import Reduce
 from einfall.ir.notation import cascade as parse
 from einfall.ir.sizes import rank_sizes, tensor_shape
 from einfall.ir.verify import verify
+
 from .pointwise_reference import reference
 from .random_cascades import random_cascade
-
 
 BATCHES = range(20)
 BATCH = 50

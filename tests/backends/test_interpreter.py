@@ -202,7 +202,9 @@ def test_concatenation() -> None:
     text = """
 def f(X, Z):
     A[p, m: m <= p] = X[p, m]
-    C[n, p] = concat[n](A[p, m], Z[c], A[p, m])
+    B[p, c] = Z[c] + 0 * p
+    E[p, d: d <= p] = X[p, d]
+    C[n, p] = concat[n](A[p, m], B[p, c], E[p, d])
     G[p] = max[n](C[n, p])
     K[p] = sum[n](where(C[n, p] > 0, 1, 1))
     return C, G, K
@@ -315,7 +317,13 @@ def test_an_argument_may_have_absent_points() -> None:
 
 
 def test_results_are_new_arrays_in_the_order_of_return() -> None:
-    text = "def f(X, Z):\n    A[p] = X[p] + Z[p]\n    B[p] = X[p] - Z[p]\n    return B, A, X"
+    text = """
+def f(X, Z):
+    A[p] = X[p] + Z[p]
+    B[p] = X[p] - Z[p]
+    C[p] = X[p]
+    return B, A, C
+"""
     x, z = numpy.array([1.0, 2.0]), numpy.array([5.0, 7.0])
     b, a, same = run(text, x, z)
     assert (a.tolist(), b.tolist(), same.tolist()) == ([6, 9], [-4, -5], [1, 2])

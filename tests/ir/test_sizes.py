@@ -107,8 +107,8 @@ def test_a_list_rank_and_an_argument_must_agree() -> None:
 
 
 def test_concatenated_ranks() -> None:
-    text = "C[p, n] = concat[n](A[p, m], B[p, c], A[p, m])"
-    assert sizes_of(text, A=(4, 9), B=(4, 2))["n"] == 20
+    text = "C[p, n] = concat[n](A[p, m], B[p, c], D[p, d])"
+    assert sizes_of(text, A=(4, 9), B=(4, 2), D=(4, 9))["n"] == 20
     body = Concatenate("n", (Access("A", (RankVariable("p"), RankVariable("m"))),))
     assert part_rank(body.parts[0], frozenset({"p", "n"})) == "m"
     with pytest.raises(RankError):
@@ -162,6 +162,21 @@ def test_an_iterative_rank_has_one_generation_more() -> None:
     assert got == {"i": 4, "e": 3, "j": 5}
     assert tensor_shape(c, "H", got) == (5, 3)
     assert tensor_shape(c, "P", got) == (5, 3)
+    assert ranks_of(c, "H") == ("i", "e")
+
+
+def test_an_iterative_rank_may_run_backward() -> None:
+    c = cascade("""
+def f(X):
+    H[size(i), e] = 0
+    H[i, e] = H[i + 1, e] + X[i, e]
+    P[j, e] = H[j, e] * 2
+    return P
+""")
+    for size in (4, 0):
+        got = rank_sizes(c, {"X": (size, 3)}, {})
+        assert got == {"i": size, "e": 3, "j": size + 1}
+        assert tensor_shape(c, "H", got) == (size + 1, 3)
     assert ranks_of(c, "H") == ("i", "e")
 
 
