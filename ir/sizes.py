@@ -270,9 +270,9 @@ def _shape(cascade: Cascade, tensor: str, sizes: Mapping[str, int]) -> tuple[int
         # The last coordinate that any writer reaches, whatever it is written as, plus one.
         lasts: list[Scalar | None] = []
         for c in written:
-            ranks = {*free_ranks(c), *(x.rank for x in walk(c) if isinstance(x, Size))}
+            read = {*free_ranks(c), *(x.rank for x in walk(c) if isinstance(x, Size))}
             ends = {r: Constant(sizes[r] - 1) for r in free_ranks(c) if r in sizes}
-            known = ranks <= set(sizes)
+            known = read <= set(sizes)
             lasts.append(scalar(substitute(c, dict(ends)), sizes, {}) if known else None)
         reached = [int(last) for last in lasts if last is not None]
         shape.append(max(reached) + 1 if len(reached) == len(lasts) else None)
