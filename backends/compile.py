@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,12 @@ from ..ir.sizes import bind_parameters, rank_sizes
 from ..passes.divide import short_ranks
 from ..passes.pipeline import Known
 from .interpreter import interpret
-from .launch import READY_LIMIT, Ready
+from .launch import READY_LIMIT, Plan, Ready
 from .lowered import Lowered, lower_cascade
+from .triton_tune import tune, wanted
+
+TRIED = 6
+"""Partitions that tuning measures."""
 
 log = logging.getLogger("einfall")
 
@@ -30,6 +35,8 @@ def compile(
     backend: str = "auto",
     target: str | None = None,
     tiles: Mapping[str, int] | None = None,
+    num_warps: int | None = None,
+    num_stages: int | None = None,
 ) -> Compiled:
     """Return a callable that computes a cascade.
 
@@ -43,6 +50,10 @@ def compile(
     target : what kernels are generated for when no GPU is there: ``sm_80``, ``sm_90``, ``sm_100``,
         ``gfx942``; by default the GPU's own architecture, else ``sm_90``.
     tiles : tile sizes by rank, powers of two, instead of the partition's choice.
+    num_warps, num_stages : likewise, for every kernel.
+
+    With ``EINFALL_TUNE=quick`` the first call of a shape measures several partitions and keeps the
+    fastest, also for later processes.
 
     Raises
     ------
@@ -50,16 +61,23 @@ def compile(
     """
     if backend not in BACKENDS:
         raise BackendError(f"backend is one of {', '.join(BACKENDS)}; {backend!r} given")
-    return Compiled(cascade, backend, target, dict(tiles or {}))
+    return Compiled(cascade, backend, target, dict(tiles or {}), num_warps, num_stages)
 
 
 class Compiled:
     """A cascade that can be called: ``f(Q, K, V, W=1024)``, torch in torch out, numpy in numpy out."""
 
     def __init__(
-        self, cascade: Cascade, backend: str, target: str | None, tiles: dict[str, int]
+        self,
+        cascade: Cascade,
+        backend: str,
+        target: str | None,
+        tiles: dict[str, int],
+        num_warps: int | None,
+        num_stages: int | None,
     ) -> None:
         self.declared = cascade
+        self.num_warps, self.num_stages = num_warps, num_stages
         self.backend, self.target, self.tiles = backend, target, tiles
         self._ready: dict[Any, Ready] = {}
         self._lowered: dict[Any, Lowered] = {}
@@ -93,11 +111,26 @@ class Compiled:
         if not self._on_triton(tensors):
             return self._slow(tensors, parameters)
         lowered = self.lower(*tensors, **parameters)
-        ready = lowered.plan().prepare(*tensors, **parameters)
+        plan = lowered.plan()
+        if wanted() and not self.tiles:
+            plan = self._tuned(plan, tensors, parameters)
+        ready = plan.prepare(*tensors, **parameters)
         while len(self._ready) >= READY_LIMIT:
             self._ready.pop(next(iter(self._ready)), None)
         self._ready[key] = ready
         return ready(*tensors)
+
+    def _tuned(self, first: Plan, tensors: tuple[Any, ...], parameters: dict[str, Scalar]) -> Plan:
+        """The fastest of several partitions for these arguments; the latest lowering is its."""
+        lowerings = {first: self._latest}
+        for choice in range(1, TRIED):
+            lowered = self.lower(*tensors, choice=choice, **parameters)
+            lowerings.setdefault(lowered.plan(), lowered)
+        shown = [(tuple(t.shape), str(t.dtype)) for t in tensors]
+        key = f"{self.declared} on {shown}"
+        best = tune(list(lowerings), lambda plan: plan(*tensors, **parameters), key)
+        self._latest = lowerings[best]
+        return best
 
     def _on_triton(self, tensors: tuple[Any, ...]) -> bool:
         """Whether these arguments run as kernels."""
@@ -131,13 +164,15 @@ class Compiled:
         dtypes: Mapping[str, str] | None = None,
         target: str | None = None,
         tiles: Mapping[str, int] | None = None,
+        choice: int = 0,
         **parameters: Scalar,
     ) -> Lowered:
         """Generate kernels without running them.
 
         With tensors, sizes and dtypes are theirs. Without, ``sizes`` gives what is fixed (ranks that
         a program holds whole need it, e.g. ``{"e": 64, "f": 64}``), the others stay open; ``dtype``
-        holds for every input, ``dtypes`` for single ones.
+        holds for every input, ``dtypes`` for single ones. ``choice`` takes another of the
+        partition's configurations than its best guess.
         """
         goal = target or self.target or _own_target()
         cut = {**self.tiles, **(tiles or {})}
@@ -150,6 +185,9 @@ class Compiled:
             boxes = cascade.inputs if goal in DESCRIBING else ()
             values = {**defaults, **parameters}
             known = Known(dict(sizes or {}), {}, values, named, goal, cut, boxes)
+        known = replace(
+            known, num_warps=self.num_warps, num_stages=self.num_stages, choice=choice
+        )
         key = _lowering_key(cascade, known)
         if key not in self._lowered:
             self._lowered[key] = lower_cascade(cascade, known)
@@ -264,7 +302,8 @@ def _lowering_key(cascade: Cascade, known: Known) -> Any:
     numbers = tuple(known.parameters.items()) if computed else ()
     return (
         widths, exact, values, numbers, tuple(known.dtypes.items()), known.target,
-        tuple(known.tiles.items()), known.described,
+        tuple(known.tiles.items()), known.described, known.num_warps, known.num_stages,
+        known.choice,
     )  # fmt: skip
 
 

@@ -260,3 +260,18 @@ def value_vars(value: Value) -> frozenset[str]:
             return value_vars(inner)
         case _:
             return frozenset()
+
+
+def nonnegative(value: Value) -> bool:
+    """Whether a value is never negative, so that the machine's division rounds down."""
+    match value:
+        case Number(value=n):
+            return n >= 0
+        case Index():
+            return True
+        case Scalar(signed=signed):
+            return not signed
+        case Op("+" | "*" | "//" | "%" | "min" | "max" | "cdiv", operands):
+            return all(nonnegative(x) for x in operands)
+        case _:
+            return False

@@ -45,6 +45,7 @@ from .loop_nest import (
     Store,
     Value,
     Var,
+    nonnegative,
     value_vars,
 )
 from .signature import sign
@@ -156,34 +157,40 @@ class Lowering(Contractions):
         self.fills, self.selected = self.choose_fills(traversal)
 
     def choose_fills(self, traversal: Traversal) -> tuple[dict[str, float], set[str]]:
-        """Choose what stands at absent points, and the fields that need a select of their own."""
+        """Choose what stands at absent points, and the fields that need a select of their own.
+
+        Of each condition the fill goes in where it first cuts; what is upstream of that is finite.
+        """
         fields = traversal.streaming.fields
         body = [x for x in traversal.streaming.body if isinstance(x, Einsum)]
         body = [e for e in body if self.rank in e.ranks]
-        made = {e.name for e in body}
-        entry = [e for e in body if not made & set(e.reads)]
-        whole = all(self.taking[f.tensor] is None for f in fields)
-        best: tuple[dict[str, float], set[str]] = ({}, {f.tensor for f in fields})
-        for label, number in (("", 0.0), *FILLS):
-            values = dict.fromkeys(self.frames, FINITE)
-            for access in self.streamed_inputs(traversal):
-                # a cut load holds 0 where the rank has ended, not where only a filter cuts
-                values[access.tensor] = ZERO if whole else FINITE
-            filled = {e.name: number for e in entry} if label else {}
-            for e in body:
-                inner = e.body.body if isinstance(e.body, Reduce) else e.body
-                kept = abstract(inner, values, obviously_positive)
-                values[e.name] = label if e.name in filled else kept
-            rest = set()
-            for f in fields:
-                sources = [t for t in tensors(f.lift) if t in made]
-                alike = all(self.presence[t] == self.taking[f.tensor] for t in sources)
-                value = abstract(f.lift, values, obviously_positive)
-                if not (alike and is_identity(value, f.reducer)):
-                    rest.add(f.tensor)
-            if len(rest) < len(best[1]):
-                best = (filled, rest)
-        return best
+        fills: dict[str, float] = {}
+        selected: set[str] = set()
+        for condition in dict.fromkeys(self.taking[f.tensor] for f in fields):
+            alike = [e for e in body if self.presence[e.name] == condition]
+            names = {e.name for e in alike}
+            entry = [e.name for e in alike if not names & set(e.reads)]
+            concerned = [f for f in fields if self.taking[f.tensor] == condition]
+            best: tuple[dict[str, float], set[str]] = ({}, {f.tensor for f in concerned})
+            for label, number in (("", 0.0), *FILLS):
+                values = dict.fromkeys(self.frames, FINITE)
+                for access in self.streamed_inputs(traversal):
+                    # a cut load holds 0 where the rank has ended, not where only a filter cuts
+                    values[access.tensor] = ZERO if condition is None else FINITE
+                for e in alike:
+                    inner = e.body.body if isinstance(e.body, Reduce) else e.body
+                    kept = abstract(inner, values, obviously_positive)
+                    values[e.name] = label if label and e.name in entry else kept
+                rest = {
+                    f.tensor
+                    for f in concerned
+                    if not is_identity(abstract(f.lift, values, obviously_positive), f.reducer)
+                }
+                if len(rest) < len(best[1]):
+                    best = (dict.fromkeys(entry, number) if label else {}, rest)
+            fills |= best[0]
+            selected |= best[1]
+        return fills, selected
 
     def streamed_inputs(self, traversal: Traversal) -> Iterator[Access]:
         """Yield the accesses to memory that move with the loop."""
@@ -222,7 +229,7 @@ class Lowering(Contractions):
                     whole = self.bound(f"{self.rank}_whole_begin{tag}", start)
                     yield begin, Op("min", (whole, end)), True
                 stop = down(self.tile(r.full_end, {}))
-                if whole != Number(0):
+                if whole != Number(0) or not nonnegative(stop):
                     stop = Op("max", (whole, stop))
                 stop = self.bound(f"{self.rank}_whole_end{tag}", stop)
                 yield whole, stop, False

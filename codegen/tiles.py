@@ -21,7 +21,7 @@ from ..ir.expression import (
     walk,
 )
 from ..ir.mapping import MappedKernel
-from ..ir.streaming import NEXT
+from ..ir.streaming import NEXT, Field
 from .absent import obviously_positive
 from .loop_nest import (
     Axis,
@@ -61,8 +61,10 @@ class Tiles:
         self.taking = dict(kernel.taking)
         self.roles = dict(kernel.roles)
         ranks = tuple(self.roles)
-        self.names = Names((*kernel.reads, *kernel.writes, *ranks, *(f"{r}_first" for r in ranks),
-                            *(f"{r}_last" for r in ranks)))  # fmt: skip
+        places = (f"{r}_{end}" for r in ranks for end in ("first", "last", "row", "safe", "tile"))
+        self.names = Names(
+            (*kernel.reads, *kernel.writes, *ranks, *parameters_of(kernel), *places)
+        )
         self.axes: dict[str, Axis] = {a.name: a for a in self.make_axes()}
         self.made: dict[Key, Var] = {}
         self.old: dict[Key, Var] = {}
@@ -95,7 +97,8 @@ class Tiles:
         if self.roles.get(rank) == "grid":
             return None
         if rank in self.axes:
-            return self.axes[rank]
+            # a rank that is walked one coordinate at a time is a scalar in the loop
+            return self.axes[rank] if self.axes[rank].width > 1 else None
         return self.axes[f"{rank}_{parts[rank]}"]
 
     def axes_of(self, ranks: tuple[str, ...], parts: Parts) -> tuple[str, ...]:
@@ -131,7 +134,7 @@ class Tiles:
         """A rank's coordinate, as a scalar or along its axis."""
         axis = self.axis(rank, parts)
         if axis is None:
-            return Scalar(rank)
+            return Scalar(self.axes[rank].first if rank in self.axes else rank)
         return Index(axis.name, clamped and self.roles[rank] == "tiled")
 
     def size(self, rank: str) -> Value:
@@ -183,7 +186,10 @@ class Tiles:
             case Constant(value=value):
                 return Number(value)
             case Parameter(name=name):
-                if name.endswith(("_first", "_last")) or "_size_" in name:
+                rank, _, end = name.rpartition("_")
+                if end in ("first", "last") and self.roles.get(rank) == "resident":
+                    return Number(0 if end == "first" else self.static[rank] - 1)
+                if end in ("first", "last") or "_size_" in name:
                     return Scalar(name)
                 return Scalar(name, self.dtypes.get(name, "float32"), signed=True)
             case Size(rank=rank):
@@ -205,8 +211,12 @@ class Tiles:
             case Apply("in", _):
                 raise BackendError(f"membership has no tile form yet ({x.at})")
             case Apply(operator, operands):
-                values = [self.tile(o, parts, address=address) for o in operands]
-                return Op(operator, tuple(self.widen(v) for v in values))
+                values = tuple(
+                    self.widen(self.tile(o, parts, address=address)) for o in operands
+                )
+                if operator in REAL:
+                    values = tuple(self.real(v) for v in values)
+                return Op(operator, values)
             case _:
                 raise BackendError(f"{type(x).__name__} has no tile form here ({x.at})")
 
@@ -218,9 +228,15 @@ class Tiles:
         """Widen a narrow float."""
         return Cast(value, "float32") if self.dtype(value) in NARROW else value
 
+    def real(self, value: Value) -> Value:
+        """An integer as a float, for a function of real numbers."""
+        if isinstance(value, Number):
+            return Number(float(value.value))
+        return Cast(value, "float32") if self.dtype(value).startswith(("int", "bool")) else value
+
     def quotient(self, over: Expression, under: Expression, parts: Parts) -> Value:
         """A quotient, 0 where the divisor is 0 unless that is impossible."""
-        x, y = self.wide(over, parts), self.wide(under, parts)
+        x, y = self.real(self.wide(over, parts)), self.real(self.wide(under, parts))
         if obviously_positive(under) or (isinstance(y, Number) and y.value != 0):
             return Op("/", (x, y))
         if value_axes(y) < value_axes(x):
@@ -333,10 +349,13 @@ class Tiles:
         """The points of a cut tile that exist, named once a step."""
         key = (condition, tuple(parts.values()))
         if key not in self.lives:
-            inside: Value = Op("<", (Index(self.rank), self.size(self.rank)))
             test = self.tests.get(condition, condition)
-            if test is not None:
-                inside = Op("and", (inside, self.tile(test, parts)))
+            tests = [] if test is None else [self.tile(test, parts)]
+            if self.axes[self.rank].width > 1:
+                tests.insert(0, Op("<", (Index(self.rank), self.size(self.rank))))
+            inside: Value = Number(True)
+            if tests:
+                inside = tests[0] if len(tests) == 1 else Op("and", tuple(tests))
             name = "live" if not self.lives else f"live_{len(self.lives) + 1}"
             self.lives[key] = Ref(self.let(name, inside))
         return self.lives[key]
@@ -370,6 +389,17 @@ class Tiles:
         if found & {"float32", "float64", *NARROW}:
             return "float32"
         return "int64" if "int64" in found else "int32" if found != {"bool"} else "bool"
+
+
+def parameters_of(kernel: MappedKernel) -> tuple[str, ...]:
+    """The parameters that a kernel reads."""
+    found: dict[str, None] = {}
+    for item in kernel.einsums():
+        body = item.lift if isinstance(item, Field) else item.body
+        parts = [body, *(x for x in (item.filter,) if x is not None)]
+        for part in parts:
+            found |= {x.name: None for x in walk(part) if isinstance(x, Parameter)}
+    return tuple(found)
 
 
 def parts_of_value(value: Value) -> Iterator[Value]:

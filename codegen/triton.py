@@ -30,12 +30,13 @@ from .loop_nest import (
     Statement,
     Store,
     Value,
+    nonnegative,
     statements,
     value_axes,
 )
 from .names import Names
-from .triton_operators import FUNCTIONS, HELPERS, INFIX, nonnegative
 from .signature import values
+from .triton_operators import FUNCTIONS, HELPERS, INFIX
 
 ATOM = 20
 """Precedence of what needs no parentheses."""
@@ -394,9 +395,9 @@ class Printer:
         name, operands = op.operator, op.operands
         if name in ("//", "%") and not all(nonnegative(x) for x in operands):
             name = {"//": "floor_divide", "%": "floor_modulo"}[name]
-        if name == "**" and operands[1] == Number(2):
-            text, _ = self.bracketed(operands[0], own, 6)
-            return f"{text} * {text}", 6
+        if name == "**" and operands[1] in (Number(2), Number(3), Number(4)):
+            text, _ = self.bracketed(operands[0], own, 7)
+            return " * ".join([text] * int(operands[1].value)), 6
         if name in INFIX:
             symbol, level = INFIX[name]
             parts = [

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from .loop_nest import Index, Number, Op, Scalar, Value
-
 INFIX: dict[str, tuple[str, int]] = {
     "or": ("|", 3),
     "and": ("&", 4),
@@ -87,18 +85,3 @@ def multiply(x, y):
     return x * y''',
 }
 """Small functions that a kernel's file brings along where it needs them."""
-
-
-def nonnegative(value: Value) -> bool:
-    """Whether a value is never negative, so that the machine's division rounds down."""
-    match value:
-        case Number(value=n):
-            return n >= 0
-        case Index():
-            return True
-        case Scalar(signed=signed):
-            return not signed
-        case Op("+" | "*" | "//" | "%" | "min" | "max" | "cdiv", operands):
-            return all(nonnegative(x) for x in operands)
-        case _:
-            return False

@@ -44,8 +44,9 @@ def map_kernel(
     tiled = choose_tiled((*before, *loops), group)
     facts = Facts(slice, sizes, shapes, parameters, {n: None for n in inputs})
     collect_presence((*before, *loops), facts)
+    rows = (*tiled, *group.resident)
     traversals = tuple(
-        Traversal(s, domain(union([facts.taking[f.tensor] for f in s.fields]), streamed=s.rank, tiled=tiled))
+        Traversal(s, domain(union([facts.taking[f.tensor] for f in s.fields]), streamed=s.rank, tiled=rows))
         for s in streamings
     )
     roles: list[tuple[str, Role]] = [

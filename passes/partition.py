@@ -43,11 +43,15 @@ def partition(
     sizes: Mapping[str, int],
     target: str = "sm_90",
     tiles: Mapping[str, int] | None = None,
+    num_warps: int | None = None,
+    num_stages: int | None = None,
+    choice: int = 0,
 ) -> MappedKernel:
     """Cut a kernel's ranks.
 
     ``tiles`` fixes tile sizes of tiled and streamed ranks (powers of two, at least 16 where the rank
-    is an operand's side); the rest comes from the first configuration that ``configurations`` gives.
+    is an operand's side), ``num_warps`` and ``num_stages`` the rest of a configuration; what is left
+    comes from number ``choice`` of those that ``configurations`` yields (or the last one).
 
     Raises
     ------
@@ -55,14 +59,23 @@ def partition(
         if nothing fits the target.
     """
     fixed = dict(tiles or {})
-    for configuration in configurations(kernel, dtypes=dtypes, sizes=sizes, target=target):
-        cut = {**dict(configuration.tiles)}
-        cut |= {r: t for r, t in fixed.items() if r in cut}
-        return cut_kernel(kernel, replace(configuration, tiles=tuple(cut.items())))
-    held = ", ".join(f"{r}: {n}" for r, n in kernel.static)
-    raise BackendError(
-        f"{kernel.name} does not fit {target}: one program would hold ranks {held} whole; "
-        "make one of them smaller"
+    for rank, tile in fixed.items():
+        if tile < 1 or tile & (tile - 1):
+            raise BackendError(f"a tile is a power of two; {tile} given for rank {rank}")
+    legal = list(configurations(kernel, dtypes=dtypes, sizes=sizes, target=target))
+    if not legal:
+        held = ", ".join(f"{r}: {n}" for r, n in kernel.static)
+        raise BackendError(
+            f"{kernel.name} does not fit {target}: one program would hold ranks {held} whole; "
+            "make one of them smaller"
+        )
+    chosen = legal[min(choice, len(legal) - 1)]
+    cut = {r: fixed.get(r, t) for r, t in chosen.tiles}
+    return cut_kernel(
+        kernel,
+        Configuration(
+            tuple(cut.items()), num_warps or chosen.num_warps, num_stages or chosen.num_stages
+        ),
     )
 
 
@@ -112,9 +125,19 @@ def configurations(
     }
     for rows, columns, warps, stages in candidates(kernel, dtypes):
         cut = {r: min(rows if k == 0 else columns, widest[r]) for k, r in enumerate(tiled)}
-        cut |= {r: min(columns, widest[r]) for r in streamed}
+        cut |= {r: 1 if crowded(kernel) else min(columns, widest[r]) for r in streamed}
         if fits(kernel, cut, warps, stages, dtypes, target):
             yield Configuration(tuple(cut.items()), warps, stages)
+
+
+def crowded(kernel: MappedKernel) -> bool:
+    """Whether some product has more sides than a dot takes, so that the streamed rank is walked one
+    coordinate at a time (the tiles then run along a resident rank).
+    """
+    grid = set(kernel.ranks("grid"))
+    streamed = set(kernel.ranks("streamed"))
+    spans = [set(all_ranks(x)) - grid for x in kernel.einsums() if contracts(x)]
+    return any(len(s) > 3 and s & streamed for s in spans)
 
 
 def candidates(

@@ -36,6 +36,8 @@ class Known:
     dtypes : of the inputs, by numpy-style name.
     target : ``sm_80``, ``sm_90``, ``sm_100``, ``gfx942``.
     tiles : tile sizes that the user fixes, by rank.
+    num_warps, num_stages : instead of the partition's choice (None: its own).
+    choice : which of the partition's configurations is taken, the best guess being number 0.
     described : inputs of which a tensor descriptor may fetch boxes.
     """
 
@@ -46,6 +48,9 @@ class Known:
     target: str = "sm_90"
     tiles: Mapping[str, int] = field(default_factory=dict)
     described: tuple[str, ...] = ()
+    num_warps: int | None = None
+    num_stages: int | None = None
+    choice: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +126,9 @@ def map_cascade(cascade: Cascade, known: Known) -> tuple[Mapped, tuple[Step, ...
                 sizes=known.sizes,
                 target=known.target,
                 tiles=known.tiles,
+                num_warps=known.num_warps,
+                num_stages=known.num_stages,
+                choice=known.choice,
             )
         )
     crossing = {*final.inputs, *(t for g in groups for t in g.targets)}
@@ -145,8 +153,3 @@ def kernel_names(cascade: Cascade, groups: tuple[Group, ...]) -> tuple[str, ...]
     for group in groups:
         names.append(f"{cascade.name}_{'_'.join(t.lower() for t in group.targets)}_kernel")
     return tuple(names)
-
-
-def with_tiles(known: Known, tiles: Mapping[str, int]) -> Known:
-    """The same knowledge with other tile sizes."""
-    return replace(known, tiles={**known.tiles, **tiles})
