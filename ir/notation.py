@@ -24,7 +24,7 @@ from __future__ import annotations
 import ast
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from .cascade import Cascade, Einsum, Scalar
 from .errors import LocatedError, Location, NotationError, RankError, SparsityError
@@ -37,7 +37,7 @@ from .notation_sum import sum_implicitly
 from .notation_words import RESERVED, check_name, suggestion
 from .operators import REDUCERS, SELECTORS
 from .shorthand import known, read_shorthand
-from .verify import verify
+from .verify import Counts, check_rank_counts, verify
 
 
 def cascade(source: str | os.PathLike[str] | Callable[..., object]) -> Cascade:
@@ -160,6 +160,7 @@ class _Context:
     ranks: frozenset[str]
     shorthands: Mapping[str, Shorthand]
     expansion: Expansion
+    counts: Counts = field(default_factory=dict)
 
     def tensors(self) -> Iterator[str]:
         """Yield the names that are tensors."""
@@ -311,6 +312,8 @@ def _read_line(line: ast.Assign, context: _Context) -> Einsum:
     output = Access(tensor, tuple(coordinates), names.at(target))
     value = read(line.value, names, whole=True)
     condition = read_filters(filters, names)
+    # Before any rank is summed away: a rank too many should not look like a sum.
+    check_rank_counts(Einsum(output, value, condition), context.counts)
     kept = tuple(rank for x in coordinates for rank in free_ranks(x))
     value = sum_implicitly(value, kept, context.expansion.results)
     return Einsum(output, value, condition, context.source.at(line))

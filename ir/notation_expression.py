@@ -304,6 +304,10 @@ def _bracketed(
         return _selection(node, name, index, names)
     if (expanded := names.shorthand(node, name, whole)) is not None:
         return expanded
+    if name in RESERVED:
+        raise NotationError(
+            f"{name} works point by point and takes no rank: {name}(...).", names.at(node.func)
+        )
     hint = suggestion(name, (*REDUCERS, *SELECTORS, "concat", *names.shorthands()))
     hint = hint or f"; reductions are {', '.join(REDUCERS)}."
     raise NotationError(f"{name!r} is no reduction of the notation{hint}", names.at(node.func))

@@ -56,7 +56,11 @@ def verify(cascade: Cascade, places: Mapping[str, Location] | None = None) -> Ca
         _check_right(einsum)
         _check_binding(einsum)
         _check_filters(einsum)
-    _check_rank_counts(cascade)
+    counts: Counts = {
+        e.name: (len(e.output.coordinates), e.output.at) for e in cascade.einsums[::-1]
+    }
+    for einsum in cascade.einsums:
+        check_rank_counts(einsum, counts)
     check_order(cascade)
     _check_use(cascade, places)
     return cascade
@@ -86,6 +90,7 @@ def _check_names(cascade: Cascade, places: Mapping[str, Location]) -> None:
                 if rank in declared or rank in written:
                     what = "parameter" if rank in dict(cascade.parameters) else "tensor"
                     raise RankError(f"A rank has a name of its own; {rank} is a {what} too.", x.at)
+    ranks = {rank for e in cascade.einsums for x in e.expressions() for rank in _ranks_of(x)}
     for einsum in cascade.einsums:
         for x in einsum.expressions():
             if isinstance(x, Parameter) and x.name not in declared:
@@ -94,10 +99,10 @@ def _check_names(cascade: Cascade, places: Mapping[str, Location]) -> None:
                     f"{suggestion(x.name, declared) or '.'}",
                     x.at,
                 )
-            if isinstance(x, Size) and not _occurs(x.rank, cascade):
+            if isinstance(x, Size) and x.rank not in ranks:
                 raise RankError(
                     f"size({x.rank}) asks for a rank, and no tensor has a rank {x.rank}"
-                    f"{suggestion(x.rank, cascade.ranks) or '.'}",
+                    f"{suggestion(x.rank, ranks) or '.'}",
                     x.at,
                 )
 
@@ -110,10 +115,6 @@ def _ranks_of(x: Expression) -> tuple[str, ...]:
             return ranks
         case _:
             return ()
-
-
-def _occurs(rank: str, cascade: Cascade) -> bool:
-    return any(rank in _ranks_of(x) for einsum in cascade.einsums for x in einsum.expressions())
 
 
 def _check_left(einsum: Einsum) -> None:
@@ -252,15 +253,23 @@ def _within(x: Reduce | Populate) -> tuple[Expression, ...]:
 
 
 def _check_selection(einsum: Einsum, body: Populate) -> None:
-    inside = set(free_ranks(body))
-    lists = [rank for rank in einsum.ranks if rank not in inside]
-    if len(lists) == 1 or body.rank in einsum.ranks:
+    if body.rank in einsum.ranks:
         return
-    raise RankError(
-        f"{body.selector} writes a list, and {einsum.name} has one rank for it that is not in "
-        f"{show_expression(body.body)}; {', '.join(lists) or 'none'} found.",
-        einsum.output.at,
-    )
+    marks = [x for x in (body.forced, body.forbidden) if x is not None]
+    inside = {rank for x in (body.body, *marks) for rank in free_ranks(x)}
+    lists = [rank for rank in einsum.ranks if rank not in inside]
+    if len(lists) != 1:
+        raise RankError(
+            f"{body.selector} writes a list, and {einsum.name} has one rank for it that is not in "
+            f"{show_expression(body.body)}; {', '.join(lists) or 'none'} found.",
+            einsum.output.at,
+        )
+    if lists[0] in free_ranks(body.argument):
+        raise RankError(
+            f"{lists[0]} is the rank of the list that {body.selector} writes, so its coordinate "
+            f"is not known beside it; here stands a number or a parameter.",
+            body.argument.at,
+        )
 
 
 def _check_concatenation(einsum: Einsum, body: Concatenate) -> None:
@@ -278,12 +287,14 @@ def _check_concatenation(einsum: Einsum, body: Concatenate) -> None:
         ranks = free_ranks(part)
         own = [rank for rank in ranks if rank not in kept or rank in owners]
         missing = [r for r in einsum.ranks if r != body.rank and r not in ranks]
-        if len(own) != 1 or own[0] in owners or body.rank in ranks or missing:
+        fits = len(own) == 1 and own[0] not in owners and body.rank not in ranks and not missing
+        plain = isinstance(part, Access) and RankVariable("".join(own)) in part.coordinates
+        if not (fits and plain):
             others = ", ".join(r for r in einsum.ranks if r != body.rank) or "()"
             found = ", ".join(ranks) or "()"
             raise RankError(
-                f"Each part of a concatenation has the ranks {others} and one of its own "
-                f"that becomes {body.rank}; {show_expression(part)} has {found}.",
+                f"Each part of a concatenation is a tensor with the ranks {others} and one of its "
+                f"own that becomes {body.rank}; {show_expression(part)} has {found}.",
                 part.at,
             )
         owners.add(own[0])
@@ -333,41 +344,32 @@ def _number_in(condition: Expression) -> Expression | None:
     return next((x for part in parts if (x := _number_in(part)) is not None), None)
 
 
-def _check_rank_counts(cascade: Cascade) -> None:
-    """Check that a tensor has as many ranks wherever it stands; a list read whole has one less."""
-    first: dict[str, tuple[int, Location]] = {}
-    for einsum in cascade.einsums:
-        first.setdefault(einsum.name, (len(einsum.output.coordinates), einsum.output.at))
-    for einsum in cascade.einsums:
-        if len(einsum.output.coordinates) != first[einsum.name][0]:
-            raise _count_error(einsum.output, len(einsum.output.coordinates), first)
-        for access, count in _counted(einsum):
-            expected, _ = first.setdefault(access.tensor, (count, access.at))
-            if count != expected:
-                raise _count_error(access, count, first)
+Counts = dict[str, tuple[int, Location]]
+"""Of each tensor, its number of ranks and where that is said."""
 
 
-def _count_error(
-    access: Access, count: int, first: Mapping[str, tuple[int, Location]]
-) -> RankError:
-    expected, at = first[access.tensor]
-    given = len(access.coordinates)
-    whole = count != given
-    said = (
-        f"a list of it is named by {expected - 1}" if whole else f"{access.tensor} has {expected}"
-    )
-    error = RankError(f"Coordinates: {said}; {given} given.", access.at)
-    return _noted(error, f"{access.tensor} has {expected} ranks", at)
-
-
-def _noted(error: RankError, fact: str, at: Location) -> RankError:
-    if at != NOWHERE:
-        error.add_note(f"{fact} here: {at}")
-    return error
+def check_rank_counts(einsum: Einsum, counts: Counts) -> None:
+    """Enter the numbers of ranks that an einsum says; raise RankError where they disagree."""
+    for access, count in _counted(einsum):
+        expected, at = counts.setdefault(access.tensor, (count, access.at))
+        if count == expected:
+            continue
+        given, whole = len(access.coordinates), count > len(access.coordinates)
+        rule = f"{access.tensor} has {expected} ranks"
+        if whole:
+            rule += f", so one of its lists is named by {expected - 1}"
+        error = RankError(f"{rule}; {given} given.", access.at)
+        if at != NOWHERE:
+            error.add_note(f"{access.tensor} has {expected} ranks here: {at}")
+        raise error
 
 
 def _counted(einsum: Einsum) -> Iterator[tuple[Access, int]]:
-    """Yield every access on the right with the number of ranks that it says its tensor has."""
+    """Yield every access with the number of ranks that it says its tensor has.
+
+    A list read whole, ``m in T[p]``, leaves out the last rank.
+    """
+    yield einsum.output, len(einsum.output.coordinates)
     fibers = [
         x.operands[1] for x in einsum.expressions() if isinstance(x, Apply) and x.operator == "in"
     ]

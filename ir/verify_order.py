@@ -159,7 +159,8 @@ def _lag(access: Access, writer: Einsum) -> int:
     """Return how many generations before its reader the tensor was written."""
     if _fixed(writer):
         return 0
-    for read, written in zip(access.coordinates, writer.output.coordinates, strict=True):
+    # A list read whole has one coordinate fewer.
+    for read, written in zip(access.coordinates, writer.output.coordinates, strict=False):
         rank, offset = _affine(written)
         other, shift = _affine(read)
         if isinstance(read, Constant) and isinstance(written, Apply):
