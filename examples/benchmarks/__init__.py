@@ -1,0 +1,1 @@
+"""Measurements on a GPU: Einfall beside the kernels that people use today."""

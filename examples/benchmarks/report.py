@@ -1,0 +1,144 @@
+"""What was measured, as data, as a table for the terminal and as markdown."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from einfall.examples.benchmarks.rows import Row
+
+OURS = "einfall"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One implementation on one row.
+
+    milliseconds : a median of each round; ``ms`` is their median.
+    errors : against float64, O first.
+    refusal : why nothing was measured, "" if something was.
+    first_call : seconds to the first result, compilation and tuning included.
+    """
+
+    row: str
+    who: str
+    milliseconds: tuple[float, ...] = ()
+    errors: tuple[float, ...] = ()
+    refusal: str = ""
+    first_call: float = 0.0
+
+    @property
+    def ms(self) -> float:
+        """The median over the rounds."""
+        return median(self.milliseconds)
+
+    @property
+    def spread(self) -> float:
+        """Largest over smallest round: how far to trust the last digits."""
+        return max(self.milliseconds) / min(self.milliseconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """All results, and the machine that they come from."""
+
+    rows: tuple[Row, ...]
+    results: tuple[Result, ...]
+    machine: dict[str, str] = field(default_factory=dict)
+
+    def of(self, row: Row, who: str) -> Result | None:
+        """Return a result if something was measured."""
+        found = (r for r in self.results if (r.row, r.who) == (row.name, who) and not r.refusal)
+        return next(found, None)
+
+    def peers(self) -> tuple[str, ...]:
+        """Return everybody else, in order of sight."""
+        return tuple(dict.fromkeys(r.who for r in self.results if r.who != OURS))
+
+    def best(self, row: Row) -> Result | None:
+        """Return the fastest peer's result."""
+        measured = [r for who in self.peers() if (r := self.of(row, who))]
+        return min(measured, key=lambda r: r.ms, default=None)
+
+    def error_ratio(self, row: Row) -> float | None:
+        """Return our error over the smallest error of a peer; above 2 is a fault."""
+        ours = self.of(row, OURS)
+        theirs = [r.errors[0] for who in self.peers() if (r := self.of(row, who))]
+        return ours.errors[0] / min(theirs) if ours and theirs else None
+
+    def lines(self) -> list[list[str]]:
+        """Return the table's cells, the headings first: TFLOP/s, and our time against the best."""
+        heads = ["row", OURS, *self.peers(), "ms", "best peer / ours", "error / best peer's"]
+        lines = [heads]
+        for row in self.rows:
+            ours, best, ratio = self.of(row, OURS), self.best(row), self.error_ratio(row)
+            rates = [
+                f"{row.flops / r.ms / 1e9:.0f}" if (r := self.of(row, who)) else "-"
+                for who in (OURS, *self.peers())
+            ]
+            mark = " *" if row.less else ""
+            lines.append(
+                [
+                    row.name + mark,
+                    *rates,
+                    f"{ours.ms:.3f}" if ours else "-",
+                    f"{best.ms / ours.ms:.2f} ({best.who})" if ours and best else "-",
+                    f"{ratio:.2f}" if ratio is not None else "-",
+                ]
+            )
+        return lines
+
+    def notes(self) -> list[str]:
+        """Return what the cells cannot say: refusals, peers that compute less, unsteady rounds."""
+        notes = [f"* {row.name}: {row.less}." for row in self.rows if row.less]
+        notes += [f"{r.row}, {r.who}: {r.refusal}" for r in self.results if r.refusal]
+        unsteady = [r for r in self.results if r.milliseconds and r.spread > 1.05]
+        notes += [f"{r.row}, {r.who}: rounds differ by {r.spread:.2f}x" for r in unsteady]
+        return notes
+
+    def text(self) -> str:
+        """Return the table for a terminal."""
+        lines = self.lines()
+        widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+        rows = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) for line in lines]
+        return "\n".join([*(row.rstrip() for row in rows), *self.notes()])
+
+    def markdown(self) -> str:
+        """Return the table with the machine above and the notes below."""
+        head, *body = self.lines()
+        machine = "; ".join(f"{name} {value}" for name, value in self.machine.items())
+        rule = ["---"] * len(head)
+        table = ["| " + " | ".join(line) + " |" for line in (head, rule, *body)]
+        notes = [f"- {note}" for note in self.notes()]
+        about = "TFLOP/s of the two products over existing pairs; medians of rounds of medians."
+        return "\n".join(["# Forward", "", machine, "", about, "", *table, "", *notes, ""])
+
+    def write(self, folder: Path) -> None:
+        """Write ``forward.json`` and ``forward.md``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        data: dict[str, Any] = {
+            "machine": self.machine,
+            "rows": [asdict(row) | {"flops": row.flops} for row in self.rows],
+            "results": [asdict(result) for result in self.results],
+        }
+        (folder / "forward.json").write_text(json.dumps(data, indent=1) + "\n")
+        (folder / "forward.md").write_text(self.markdown())
+
+
+def machine() -> dict[str, str]:
+    """Return what a measurement depends on: the device and the versions."""
+    import platform
+
+    import torch
+    import triton  # type: ignore[import-untyped]
+
+    return {
+        "device": torch.cuda.get_device_name(),
+        "torch": str(torch.__version__),
+        "triton": str(triton.__version__),
+        "cuDNN": str(torch.backends.cudnn.version()),  # type: ignore[no-untyped-call]
+        "python": platform.python_version(),
+    }

@@ -1,0 +1,85 @@
+"""What is measured: the rows of the forward table, and the work that each of them is.
+
+Sizes follow the custom of attention papers: 16384 tokens a launch, 2048 features a token, so
+B = 16384 / N, and H = 16 heads of 128 features or 32 of 64.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+TOKENS = 16384
+HEADS = {64: 32, 128: 16}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One measurement: an example at sizes.
+
+    example : name of the cascade in ``einfall.examples``.
+    heads, group : query heads, and how many of them share a key head.
+    n, d : queries and keys; features of queries, keys and values.
+    peers : who can compute it. less : what they leave out, if they do.
+    """
+
+    name: str
+    example: str
+    batch: int
+    heads: int
+    n: int
+    d: int
+    group: int = 1
+    parameters: Mapping[str, float] = field(default_factory=dict)
+    peers: tuple[str, ...] = ("flex", "flex-tuned")
+    less: str = ""
+
+    @property
+    def pairs(self) -> int:
+        """The number of pairs of query and key that exist, in one head."""
+        if self.example == "attention":
+            return self.n**2
+        width = min(int(self.parameters.get("W", self.n)), self.n)
+        return width * (width + 1) // 2 + (self.n - width) * width
+
+    @property
+    def flops(self) -> int:
+        """Operations of the two products over existing pairs; a multiplication and an addition."""
+        return 4 * self.batch * self.heads * self.pairs * self.d
+
+
+SDPA = ("sdpa-flash", "sdpa-cudnn")
+FLEX = ("flex", "flex-tuned")
+
+
+def _row(name: str, example: str, n: int, d: int, **more: object) -> Row:
+    sizes = {"batch": max(1, TOKENS // n), "heads": HEADS[d], **more}
+    return Row(f"{name}-d{d}-n{n}", example, n=n, d=d, **sizes)  # type: ignore[arg-type]
+
+
+ROWS: tuple[Row, ...] = (
+    *(
+        _row(name, example, n, d, peers=SDPA + FLEX)
+        for d in (64, 128)
+        for name, example in (("full", "attention"), ("causal", "causal"))
+        for n in (1024, 4096, 16384)
+    ),
+    _row("window", "sliding_window", 32768, 128, parameters={"W": 1024}),
+    _row("softcap", "softcap", 8192, 128, parameters={"cap": 50.0}),
+    _row("alibi", "alibi", 4096, 128),
+    _row("gqa", "gqa", 4096, 128, heads=32, group=4, parameters={"G": 4}, peers=SDPA + FLEX),
+    _row("entropy", "entropy", 4096, 128, less="peers give O and LSE, and no entropy"),
+)
+
+
+def select(rows: Sequence[Row], patterns: Sequence[str]) -> tuple[Row, ...]:
+    """Return the rows whose name matches one of the shell patterns, in the order of the table.
+
+    Raises ValueError for a pattern that matches nothing.
+    """
+    for pattern in patterns:
+        if not any(fnmatch.fnmatch(row.name, pattern) for row in rows):
+            names = ", ".join(row.name for row in rows)
+            raise ValueError(f"no row matches {pattern!r}; there are {names}")
+    return tuple(r for r in rows if any(fnmatch.fnmatch(r.name, p) for p in patterns))
