@@ -1,0 +1,183 @@
+"""Explain: what was compiled and why, as data; text and HTML are two ways to read it.
+
+Everything is read off the mapping, the cascades before and after the passes, and a table of
+machines: traversals (theory 2.2), streaming states (theory 3), domains (theory 5.2), work and
+roofline (theory 7.2), the compulsory bound (theory 8). What needs a size that is not known is
+``None``, and a sentence says what is open.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from .explain_cost import Cost, cost
+from .explain_loops import LoopExplanation, explain_loop
+from .explain_stored import Stored, stored_between
+from .explain_visits import Facts
+from .explain_walks import RankWalks, rank_walks
+from .roofline import Machine, machine_for
+
+if TYPE_CHECKING:
+    from ..ir.mapping import MappedKernel
+    from .lowered import Lowered
+
+
+@dataclass(frozen=True, slots=True)
+class RankRole:
+    """What one program has of a rank.
+
+    role : grid, tiled, streamed or resident. tile : coordinates at a time (grid: 1). parts : of a
+        resident rank, as (offset, width, valid). reverse : the last tiles are issued first.
+    """
+
+    rank: str
+    role: str
+    tile: int
+    parts: tuple[tuple[int, int, int], ...]
+    reverse: bool
+
+
+@dataclass(frozen=True, slots=True)
+class KernelExplanation:
+    """One kernel: what it moves, what a program has of each rank, its loops and its work.
+
+    before : einsums computed once a program, ahead of the loops. after : behind them.
+    boxes : inputs that are fetched by tensor descriptors. programs : of a launch; None: open.
+    """
+
+    name: str
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    ranks: tuple[RankRole, ...]
+    warps: int
+    stages: int
+    before: tuple[str, ...]
+    loops: tuple[LoopExplanation, ...]
+    after: tuple[str, ...]
+    boxes: tuple[str, ...]
+    programs: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What ``explain`` found; ``str`` gives text, ``to_dict`` plain data.
+
+    cascade : the notation as declared. compiled : the notation that the kernels compute.
+    sizes : those known. open : ranks without a size. passes : those that changed something.
+    walks : of each rank. refusals : why a rank is walked more than once by one kernel.
+    stored : tensors that cross between kernels. cost : work, roofline and bounds.
+    """
+
+    name: str
+    target: str
+    machine: str | None
+    cascade: str
+    compiled: str
+    inputs: tuple[tuple[str, str], ...]
+    outputs: tuple[tuple[str, str], ...]
+    sizes: tuple[tuple[str, int], ...]
+    open: tuple[str, ...]
+    parameters: tuple[tuple[str, int | float | bool], ...]
+    passes: tuple[str, ...]
+    walks: tuple[RankWalks, ...]
+    refusals: tuple[str, ...]
+    kernels: tuple[KernelExplanation, ...]
+    stored: tuple[Stored, ...]
+    cost: Cost
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the same as dictionaries, lists, texts and numbers, ready for JSON."""
+        found: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        for key in ("inputs", "outputs", "sizes", "parameters"):
+            found[key] = dict(found[key])
+        return found
+
+    def __str__(self) -> str:
+        from .explain_text import text
+
+        return text(self)
+
+    def _repr_html_(self) -> str:
+        from .explain_html import html
+
+        return html(self)
+
+
+def explain(
+    lowered: Lowered,
+    *,
+    sizes: Mapping[str, int] | None = None,
+    machine: str | Machine | None = None,
+) -> Explanation:
+    """Explain a lowered cascade.
+
+    Parameters
+    ----------
+    sizes : of ranks, beside those known when it was lowered.
+    machine : whose figures give times, e.g. ``"H200"``; else the GPU that is here, else the first
+        that runs kernels of the target.
+
+    Raises
+    ------
+    BackendError : no figures of that machine are known.
+    """
+    known, mapping = lowered.known, lowered.mapping
+    at = {**known.sizes, **(sizes or {})}
+    figures = machine if isinstance(machine, Machine) else machine_for(known.target, machine)
+    facts = Facts.of(lowered, at)
+    loops = {
+        k.name: tuple(explain_loop(k, t, facts) for t in k.traversals) for k in mapping.kernels
+    }
+    dtypes = {**known.dtypes, **dict(mapping.dtypes)}
+    outputs = tuple((t, dtypes.get(t, "")) for t in lowered.cascade.outputs)
+    inputs = tuple((t, dtypes.get(t, "")) for t in lowered.cascade.inputs)
+    return Explanation(
+        name=lowered.cascade.name,
+        target=known.target,
+        machine=None if figures is None else figures.name,
+        cascade=str(lowered.cascade),
+        compiled=str(mapping.cascade),
+        inputs=inputs,
+        outputs=outputs,
+        sizes=tuple((r, at[r]) for r in lowered.cascade.ranks if r in at),
+        open=tuple(r for r in lowered.cascade.ranks if r not in at),
+        parameters=tuple(facts.parameters.items()),
+        passes=tuple(s.name for s in lowered.steps if s.after != s.before),
+        walks=rank_walks(lowered.cascade, mapping),
+        refusals=tuple(
+            dict.fromkeys((*mapping.notes, *(n for k in mapping.kernels for n in k.notes)))
+        ),
+        kernels=tuple(explain_kernel(k, loops[k.name], facts) for k in mapping.kernels),
+        stored=stored_between(mapping, facts),
+        cost=cost(lowered.cascade, mapping, facts, figures),
+    )
+
+
+def explain_kernel(
+    kernel: MappedKernel, loops: tuple[LoopExplanation, ...], facts: Facts
+) -> KernelExplanation:
+    """Return what one kernel does."""
+    from .explain_visits import programs
+
+    ranks = []
+    for rank, role in kernel.roles:
+        cut = None if role == "grid" else kernel.partition(rank)
+        tile, parts = (1, ()) if cut is None else (cut.tile, cut.parts)
+        ranks.append(RankRole(rank, role, tile, parts, rank in kernel.reverse))
+    counted = all(r in facts.sizes for role in ("grid", "tiled") for r in kernel.ranks(role))
+    return KernelExplanation(
+        kernel.name,
+        kernel.reads,
+        kernel.writes,
+        tuple(ranks),
+        kernel.num_warps,
+        kernel.num_stages,
+        tuple(str(e) for e in kernel.before),
+        loops,
+        tuple(str(e) for e in kernel.after),
+        tuple(t for t in kernel.described if t in kernel.reads),
+        programs(kernel, facts.sizes) if counted else None,
+    )
