@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from ..ir.cascade import Cascade
@@ -11,7 +11,7 @@ from ..ir.mapping import MappedKernel, Mapping
 from ..ir.streaming import Field
 from .explain_visits import Facts, visits
 from .explain_work import EXPONENTIALS, Counter, factors
-from .roofline import Machine, Term, Work, least_seconds, terms
+from .roofline import Machine, Term, Work, terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,63 +48,71 @@ class Cost:
 
     open: str
     formulas: tuple[tuple[str, str, str], ...]
-    kernels: tuple[KernelCost, ...]
-    executed: Work | None
-    useful: Work | None
     compulsory: float | None
-    moved: float | None
-    intensity: float | None
-    ridge: float | None
-    bound: float | None
-    bound_by: str
-    seconds: float | None
-    distance: float | None
     multiprocessors: int | None
     source: str
+    kernels: tuple[KernelCost, ...] = ()
+    executed: Work | None = None
+    useful: Work | None = None
+    moved: float | None = None
+    intensity: float | None = None
+    ridge: float | None = None
+    seconds: float | None = None
+    bound: float | None = None
+    bound_by: str = ""
+    distance: float | None = None
 
 
 def cost(cascade: Cascade, mapping: Mapping, facts: Facts, machine: Machine | None) -> Cost:
     """Count the work of every kernel, and put times to it where the machine's figures are known."""
-    source = "" if machine is None else machine.source
-    wide = None if machine is None else machine.multiprocessors
-    formulas = tuple(x for k in mapping.kernels for x in kernel_formulas(k, facts))
-    compulsory = crossing_bytes(cascade, facts)
+    start = Cost(
+        open="",
+        formulas=tuple(x for k in mapping.kernels for x in kernel_formulas(k, facts)),
+        compulsory=crossing_bytes(cascade, facts),
+        multiprocessors=None if machine is None else machine.multiprocessors,
+        source="" if machine is None else machine.source,
+    )
     counted: list[KernelCost] = []
     for kernel in mapping.kernels:
         found = kernel_cost(kernel, facts, machine)
         if isinstance(found, str):
-            return Cost(
-                found, formulas, (), None, None, compulsory, None, None, None, None, "", None, None,
-                wide, source,
-            )  # fmt: skip
+            return replace(start, open=found)
         counted.append(found)
     executed = sum((k.executed for k in counted), Work())
-    useful = sum((k.useful for k in counted), Work())
     products = executed.matrix > 0 and executed.bytes > 0
-    intensity = executed.matrix / executed.bytes if products else None
-    bound = seconds = distance = ridge = None
-    bound_by = ""
-    if machine is not None:
-        peak = machine.matrix16
-        if executed.matrix32 > executed.matrix16 and machine.lanes is not None:
-            peak = 2 * machine.lanes
-        ridge = peak / machine.memory if executed.matrix else None
-        times = [k.seconds for k in counted if k.seconds is not None]
-        seconds = sum(times)
-        if compulsory is not None:
-            needed = Work(
-                matrix16=useful.matrix16,
-                matrix8=useful.matrix8,
-                matrix32=useful.matrix32,
-                bytes=compulsory,
-            )
-            bound = least_seconds(needed, machine)
-            bound_by = terms(needed, machine)[0][0].unit if bound else ""
-            distance = seconds / bound if bound else None
-    return Cost(
-        "", formulas, tuple(counted), executed, useful, compulsory, executed.bytes, intensity, ridge,
-        bound, bound_by, seconds, distance, wide, source,
-    )  # fmt: skip
+    whole = replace(
+        start,
+        kernels=tuple(counted),
+        executed=executed,
+        useful=sum((k.useful for k in counted), Work()),
+        moved=executed.bytes,
+        intensity=executed.matrix / executed.bytes if products else None,
+    )
+    return whole if machine is None else timed(whole, executed, machine)
+
+
+def timed(whole: Cost, executed: Work, machine: Machine) -> Cost:
+    """Add what a machine's rates tell of work that is counted."""
+    seconds = sum(k.seconds for k in whole.kernels if k.seconds is not None)
+    peak = machine.matrix16
+    if executed.matrix32 > executed.matrix16 and machine.lanes is not None:
+        peak = 2 * machine.lanes
+    whole = replace(
+        whole, seconds=seconds, ridge=peak / machine.memory if executed.matrix else None
+    )
+    if whole.compulsory is None or whole.useful is None:
+        return whole
+    needed = Work(
+        matrix16=whole.useful.matrix16,
+        matrix8=whole.useful.matrix8,
+        matrix32=whole.useful.matrix32,
+        bytes=whole.compulsory,
+    )
+    found, _ = terms(needed, machine)
+    if not found or not found[0].seconds:
+        return whole
+    bound = found[0].seconds
+    return replace(whole, bound=bound, bound_by=found[0].unit, distance=seconds / bound)
 
 
 def kernel_cost(kernel: MappedKernel, facts: Facts, machine: Machine | None) -> KernelCost | str:

@@ -57,7 +57,7 @@ def why(tensor: str, mapping: Mapping, writer: MappedKernel, reader: MappedKerne
         r for e in writer.before if isinstance(e.body, Reduce) for r in e.body.ranks
     ]
     ranks = mapping.cascade.einsum(tensor).ranks
-    own = [r for role in ("grid", "tiled", "streamed") for r in reader.ranks(role)]  # type: ignore[arg-type]
+    own = [r for r, role in reader.roles if role != "resident"]
     extra = [r for r in own if r not in ranks]
     if not aligned(tensor, ranks, reader):
         return output + f"{reader.name} reads it at other coordinates than those it is made for."

@@ -89,14 +89,13 @@ class Counter:
 
     def item(self, item: Einsum | Field, loop: int | None) -> None:
         """Count one einsum or accumulator."""
-        if isinstance(item, Einsum):
-            body = item.body
-            reducer, ranks, lift = "", (), body
-            if isinstance(body, Reduce):
-                reducer, ranks, lift = body.reducer, body.ranks, body.body
-            kept = item.ranks
+        reducer, ranks, kept = "", tuple[str, ...](), item.ranks
+        if isinstance(item, Field):
+            reducer, ranks, lift = item.reducer, item.ranks_reduced, item.lift
+        elif isinstance(item.body, Reduce):
+            reducer, ranks, lift = item.body.reducer, item.body.ranks, item.body.body
         else:
-            reducer, ranks, lift, kept = item.reducer, item.ranks_reduced, item.lift, item.ranks
+            lift = item.body
         inner = tuple(dict.fromkeys((*kept, *ranks)))
         product_of = self.sides(lift, ranks, inner) if reducer == "sum" else None
         if product_of is not None:

@@ -199,8 +199,3 @@ def terms(work: Work, machine: Machine) -> tuple[tuple[Term, ...], tuple[str, ..
     longest = max(seconds.values(), default=0.0)
     found = [Term(u, s, s / longest if longest else 0.0) for u, s in seconds.items()]
     return tuple(sorted(found, key=lambda t: -t.seconds)), tuple(dict.fromkeys(unknown))
-
-
-def least_seconds(work: Work, machine: Machine) -> float:
-    """Return the longest term: no mapping that does this work is faster."""
-    return max((t.seconds for t in terms(work, machine)[0]), default=0.0)
