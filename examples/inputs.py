@@ -162,7 +162,7 @@ def _documents(draw: numpy.random.Generator, shape: tuple[int, ...], sizes: Size
 
 
 def _frequencies(draw: numpy.random.Generator, shape: tuple[int, ...], sizes: Sizes) -> Array:
-    """Return the geometric frequencies of arXiv 2104.09864, equation 15, once for each half."""
+    """Return the geometric frequencies of arXiv 2104.09864, once for each half."""
     half = 10000.0 ** (-numpy.arange(shape[0] // 2) / (shape[0] // 2))
     return numpy.concatenate([half, half])
 

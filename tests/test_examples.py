@@ -14,6 +14,7 @@ from einfall.backends.interpreter import interpret
 from einfall.examples.inputs import RECIPES, make
 from einfall.ir.cascade import Cascade
 from einfall.ir.notation import cascade
+from einfall.ir.traversals import analyse
 from einfall.ir.verify import verify
 
 from .dense_oracles import ORACLES
@@ -124,3 +125,19 @@ def test_unknown_names_are_told() -> None:
     with pytest.raises(KeyError):
         make("causal", scale="huge")
     assert {"names", "causal", "sparsemax"} <= set(dir(examples))
+
+
+@pytest.mark.parametrize(
+    ("name", "rank", "walks"),
+    [
+        ("fusemax_cascade1", "k", 2),
+        ("fusemax_cascade2", "k", 1),
+        ("fusemax_cascade3", "i", 1),
+        ("fusemax_3pass", "m", 3),
+        ("fusemax_3pass_deferred", "m", 2),
+        ("fusemax_2pass", "m0", 2),
+        ("fusemax_1pass", "m0", 1),
+    ],
+)
+def test_walks_are_as_many_as_the_paper_counts(name: str, rank: str, walks: int) -> None:
+    assert analyse(declared(name))[rank].levels == walks
