@@ -39,18 +39,18 @@ def test_embeddings_are_the_models_own() -> None:
 
 
 def test_what_the_declaration_has_not_is_refused() -> None:
-    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     register(lambda Q, K, V, length: V)
-    forward, lengths = AttentionInterface()[NAME], AttentionMaskInterface()[NAME]
+    forward, lengths = ALL_ATTENTION_FUNCTIONS[NAME], ALL_MASK_ATTENTION_FUNCTIONS[NAME]
     x = torch.zeros(2, 1, 3, 4)
-    some = lengths(
-        batch_size=2, kv_length=3, attention_mask=torch.tensor([[1, 1, 0], [1, 1, 1]]).bool()
-    )
+    mask = torch.tensor([[1, 1, 0], [1, 1, 1]]).bool()
+    some = lengths(batch_size=2, kv_length=3, attention_mask=mask)
     assert some.tolist() == [2, 3] and some.dtype == torch.int32
     assert lengths(batch_size=2, kv_length=3, device="cpu").tolist() == [3, 3]
     with pytest.raises(ValueError, match="pad right"):
-        lengths(batch_size=1, kv_length=3, attention_mask=torch.tensor([[0, 1, 1]]).bool())
+        lengths(batch_size=2, kv_length=3, attention_mask=mask.flip(1))
     assert forward(None, x, x, x, some, scaling=0.5)[0].shape == (2, 3, 1, 4)
     for wrong in ({"scaling": 1.0}, {"scaling": 0.5, "dropout": 0.1}):
         with pytest.raises(ValueError, match="the declaration"):
