@@ -1,0 +1,575 @@
+"""Plan: write each reduction over the rank as accumulators times weights known at the end.
+
+For every reduction the body is inlined until it reads early tensors and late ones, separated in
+monomials, and each monomial is given a *frame*: the late terms that keep its exponentials in range.
+What depends on late results and is not in the frame is deferred (theory 3.3, F1), the rest moves with
+the frame (F2 to F4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import product
+from math import comb, isfinite
+
+from ..ir.cascade import Cascade, Einsum
+from ..ir.expression import (
+    Access,
+    Apply,
+    Constant,
+    Expression,
+    RankVariable,
+    Reduce,
+    free_ranks,
+    rewrite,
+    substitute,
+    tensors,
+    walk,
+)
+from ..ir.streaming import Reason
+from .align import fresh
+from .closure import Accumulator
+from .facts import is_positive, pointwise
+from .ranges import Ranges, ranges
+from .separate import (
+    Exponential,
+    Monomial,
+    Parts,
+    Roles,
+    Shift,
+    Stuck,
+    join_powers,
+    late_tensors,
+    separate,
+    sum_parts,
+)
+from .stream_presence import conditions, conjuncts, distinct
+from .stream_refusal import refuse
+from .stream_roles import SliceRoles, compares_whole_fiber, positive_late, reads_elsewhere
+from .stream_symbolic import simplified
+from .stream_terms import Power, Scaled, flatten_product, scaled_terms, write_powers, write_terms
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """An accumulator and what it is multiplied with at the end, or what is added to it."""
+
+    accumulator: Accumulator
+    coefficient: int | float = 1
+    factors: tuple[Power, ...] = ()
+    added: tuple[Scaled, ...] = ()
+
+    @property
+    def bare(self) -> bool:
+        """Whether the accumulator is the result itself."""
+        return self.coefficient == 1 and not self.factors and not self.added
+
+    def applied(self, access: Expression) -> Expression:
+        """Return the accumulator's contribution to the result."""
+        value = write_powers((Power(access), *self.factors), self.coefficient)
+        return write_terms((Scaled(1, value), *self.added)) if self.added else value
+
+    def reads(self) -> tuple[str, ...]:
+        """Return the tensors that the weight reads."""
+        inside = (*(p.base for p in self.factors), *(t.expression for t in self.added))
+        return tuple(dict.fromkeys(n for x in inside for n in tensors(x)))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A reduction as a sum of pieces; ``direct`` where its one accumulator is the result."""
+
+    pieces: tuple[Piece, ...]
+    direct: Accumulator | None = None
+
+
+@dataclass(slots=True)
+class Planner:
+    """Plans of all the reductions of a slice, and the names that they gave."""
+
+    cascade: Cascade
+    roles: SliceRoles
+    taken: set[str]
+    plans: dict[str, Plan] = field(default_factory=dict)
+    names: dict[object, str] = field(default_factory=dict)
+    accumulators: dict[str, Accumulator] = field(default_factory=dict)
+    named: tuple[tuple[Access, Accumulator], ...] = ()
+    made: dict[str, Einsum] = field(default_factory=dict)
+    known: Ranges = field(init=False)
+    tell: Roles = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.known = ranges(self.cascade)
+        self.tell = Roles(self.roles.rank, self.roles.late, positive_late(self.roles))
+
+    def plan(self) -> Reason | None:
+        """Plan every reduction in dependence order; return why one has no plan."""
+        for name in self.roles.streaming:
+            compared = compares_whole_fiber(self.roles.writers[name], self.roles.rank)
+            if compared is not None:
+                return refuse(name, compared, compared, self.tell, compared)
+        for name in self.roles.reductions:
+            found = self.plan_reduction(self.roles.writers[name])
+            if isinstance(found, Reason):
+                return found
+            self.plans[name] = found
+            if found.direct is not None and found.direct.key not in self.names:
+                self.names[found.direct.key] = name
+                self.accumulators[name] = found.direct
+        for name in self.roles.mixed:
+            self.name_product(name)
+        # The longest first, so that a lift reads as much as possible of what has a name.
+        self.named = tuple(sorted(self.named, key=lambda x: -len(x[1].powers())))
+        return None
+
+    def plan_reduction(self, einsum: Einsum) -> Plan | Reason:
+        """Write one reduction as accumulators and weights."""
+        reduce = einsum.body
+        assert isinstance(reduce, Reduce)
+        filters = list(conjuncts(reduce.filter))
+        inlined = self.inline(reduce.body, filters, einsum.name)
+        if isinstance(inlined, Reason):
+            return inlined
+        body = inlined
+        for x in filters:
+            if self.tell.reads_late(x):
+                return refuse(einsum.name, x, x, self.tell, x)
+        partial = self.partial((reduce.body, *self.behind(reduce.body)))
+        if partial is not None:
+            return self.not_yet(einsum.name, f"{partial} has points that do not exist")
+        elsewhere = reads_elsewhere(body, self.roles.rank, self.roles.late)
+        if elsewhere is not None:
+            return self.not_yet(
+                einsum.name, f"{elsewhere.tensor} is read at coordinates that move with the rank"
+            )
+        presence = distinct((*filters, *conditions(body, self.roles.writers, self.roles.late)))
+        others = tuple(r for r in reduce.ranks if r != self.roles.rank)
+        start = Accumulator(
+            reduce.reducer,
+            einsum.ranks,
+            (self.roles.rank, *others),
+            presence=tuple(y for x in presence for y in conjuncts(x)),
+        )
+        if not self.tell.reads_late(body):
+            return self.independent(start, body, einsum.name)
+        if reduce.reducer in ("max", "min"):
+            found = self.extremum(start, body, einsum)
+        elif reduce.reducer == "sum":
+            found = self.sum(start, body, einsum)
+        else:
+            return self.foreign(einsum, body)
+        if isinstance(found, Reason):
+            return found
+        one = found[0]
+        direct = len(found) == 1 and one.bare and one.accumulator.ranks == einsum.ranks
+        return Plan(tuple(found), one.accumulator if direct else None)
+
+    def independent(self, start: Accumulator, body: Expression, name: str) -> Plan | Reason:
+        """Accumulate what reads no other accumulator as it stands."""
+        if start.reducer in ("argmax", "argmin"):
+            return self.not_yet(name, "a coordinate has to be kept beside its value (F6)")
+        found = separate(body, self.tell)
+        assert not isinstance(found, Stuck)
+        one = found[0]
+        number = () if one.coefficient == 1 else (Power(Constant(one.coefficient)),)
+        held = replace(start, early=(*number, *one.early), exponentials=one.exponentials)
+        return Plan((Piece(held),), held)
+
+    def foreign(self, einsum: Einsum, body: Expression) -> Reason:
+        """Refuse a reducer that no frame is known for."""
+        reason = refuse(einsum.name, body, body, self.tell)
+        assert isinstance(einsum.body, Reduce)
+        if reason.code == "UNBOUNDED_SUPPORT":
+            return reason
+        return self.not_yet(
+            einsum.name, f"{einsum.body.reducer} of what depends on results over the rank"
+        )
+
+    def not_yet(self, tensor: str, text: str) -> Reason:
+        """Say that a construct has no derivation here."""
+        return Reason(
+            "NOT_YET",
+            tensor,
+            f"No state is derived: {text}.",
+            alternatives=(f"compute {tensor} in a second traversal of {self.roles.rank}",),
+        )
+
+    def inline(
+        self, body: Expression, filters: list[Expression], reduction: str
+    ) -> Expression | Reason:
+        """Replace mixed tensors by what they are made of; collect the filters on the way."""
+        blocked: list[str] = []
+
+        def rule(x: Expression) -> Expression | None:
+            match x:
+                case Apply("where", (Constant(value=True), chosen, _)):
+                    return chosen
+                case Access(tensor=tensor, coordinates=coordinates) if tensor in mixed:
+                    writer = self.roles.writers[tensor]
+                    if not pointwise(writer.body):
+                        blocked.append(tensor)
+                        return None
+                    values = dict(zip(writer.ranks, coordinates, strict=True))
+                    if writer.filter is not None:
+                        filters.extend(substitute(f, values) for f in conjuncts(writer.filter))
+                        if under_choice(body, tensor):
+                            blocked.append(tensor)
+                    inner = self.inline(substitute(writer.body, values), filters, reduction)
+                    if isinstance(inner, Reason):
+                        blocked.append(tensor)
+                        return None
+                    return inner
+                case Apply("exp" | "exp2", (inner,)) if self.tell.reads_late(inner):
+                    return replace(x, operands=(self.resolve(inner),))
+                case _:
+                    return None
+
+        mixed = set(self.roles.mixed)
+        found = rewrite(body, rule)
+        if blocked:
+            return self.not_yet(
+                reduction, f"{blocked[0]} reduces, selects or filters what depends on results"
+            )
+        return found
+
+    def resolve(self, expression: Expression) -> Expression:
+        """Replace late tensors by what they are made of, down to accumulators."""
+
+        def rule(x: Expression) -> Expression | None:
+            if not isinstance(x, Access) or x.tensor not in self.roles.late:
+                return None
+            writer = self.roles.writers[x.tensor]
+            values = dict(zip(writer.ranks, x.coordinates, strict=False))
+            plan = self.plans.get(x.tensor)
+            if plan is None:
+                if not pointwise(writer.body):
+                    return None
+                return self.resolve(substitute(writer.body, values))
+            if plan.direct is not None:
+                own = self.names[plan.direct.key]
+                return None if own == x.tensor else replace(x, tensor=own)
+            if any(set(p.accumulator.ranks) - set(writer.ranks) for p in plan.pieces):
+                return None
+            parts = [p.applied(self.access(p.accumulator, x.tensor)) for p in plan.pieces]
+            total = parts[0]
+            for part in parts[1:]:
+                total = Apply("+", (total, part))
+            return substitute(self.resolve(total), values)
+
+        return rewrite(expression, rule)
+
+    def access(self, one: Accumulator, for_: str) -> Access:
+        """Return the reading of an accumulator, naming it if it has no name."""
+        return Access(self.name(one, for_), tuple(RankVariable(r) for r in one.ranks))
+
+    def name(self, one: Accumulator, for_: str) -> str:
+        """Return an accumulator's name: that of the tensor it is, else one made of ``for_``."""
+        found = self.names.get(one.key)
+        if found is None:
+            word = one.reducer if one.powers() else "count"
+            found = fresh(f"{for_}_{word}", self.taken)
+            self.names[one.key] = found
+            self.accumulators[found] = one
+        return found
+
+    def behind(self, body: Expression) -> Iterator[Expression]:
+        """Yield what the mixed tensors in an expression are made of, as it is written."""
+        for name in tensors(body):
+            if name in self.roles.mixed:
+                yield self.roles.writers[name].body
+                yield from self.behind(self.roles.writers[name].body)
+
+    def partial(self, expressions: Iterable[Expression]) -> str | None:
+        """Return a late tensor that has absent points."""
+        for name in late_tensors(expressions, self.roles.late):
+            writer = self.roles.writers[name]
+            if writer.filter is not None:
+                return name
+            if pointwise(writer.body):
+                if conditions(writer.body, self.roles.writers, frozenset(self.roles.reductions)):
+                    return name
+                inner = self.partial((writer.body,))
+                if inner is not None:
+                    return inner
+        return None
+
+    def sum(
+        self, start: Accumulator, body: Expression, einsum: Einsum
+    ) -> tuple[Piece, ...] | Reason:
+        """Carry every monomial of a sum."""
+        found = self.separated(body)
+        if isinstance(found, Stuck):
+            return refuse(einsum.name, body, found.expression, self.tell)
+        pieces: list[Piece] = []
+        for one in found:
+            carried = self.carry(start, one, einsum)
+            if isinstance(carried, Reason):
+                return carried
+            pieces += carried
+        return join_pieces(pieces)
+
+    def separated(self, body: Expression) -> tuple[Monomial, ...] | Stuck:
+        """Separate by structure, and after rewriting by algebra where that fails."""
+        found = separate(body, self.tell)
+        if isinstance(found, Stuck):
+            other = simplified(body, self.tell)
+            if other is not None:
+                again = separate(other, self.tell)
+                return found if isinstance(again, Stuck) else again
+        return found
+
+    def extremum(
+        self, start: Accumulator, body: Expression, einsum: Einsum
+    ) -> tuple[Piece, ...] | Reason:
+        """Carry a maximum or minimum: what is added or a positive factor moves out."""
+        parts = sum_parts(body, self.tell)
+        if isinstance(parts, Parts):
+            ranks = self.kept(start, [t.expression for t in parts.late])
+            held = replace(ranks, early=(Power(write_terms(parts.early)),))
+            late = scaled_terms(write_terms(parts.late))
+            return (Piece(held, added=late),)
+        found = self.separated(body)
+        if isinstance(found, Stuck):
+            return refuse(einsum.name, body, found.expression, self.tell)
+        one = found[0]
+        positive = all(is_positive(p.base, self.tell.positive) for p in one.late)
+        if len(found) > 1 or one.shifts or not positive:
+            return self.not_yet(einsum.name, "the sign of a factor of a maximum is not known")
+        number = () if one.coefficient == 1 else (Power(Constant(one.coefficient)),)
+        return self.carry(
+            start, replace(one, coefficient=1, early=(*number, *one.early)), einsum
+        )
+
+    def carry(
+        self, start: Accumulator, one: Monomial, einsum: Einsum
+    ) -> tuple[Piece, ...] | Reason:
+        """Choose a monomial's frame; return accumulators and weights."""
+        weight = list(one.late)
+        early = one.early
+        if start.reducer == "sum":
+            # What no reduced rank moves is multiplied once, at the end.
+            still = [p for p in early if not set(start.reduced) & set(free_ranks(p.base))]
+            weight += still
+            early = tuple(p for p in early if p not in still)
+        kept: list[Exponential] = []
+        for e in one.exponentials:
+            if e.late and not any(self.tell.streams(t.expression) for t in e.early):
+                weight.append(Power(Apply(e.operator, (write_terms((*e.early, *e.late)),))))
+                continue
+            stay, leave = self.choose(e)
+            kept.append(replace(e, late=stay))
+            if leave:
+                weight.append(Power(Apply(e.operator, (write_terms(leave),))))
+        frame = late_tensors((t.expression for e in kept for t in e.late), self.roles.late)
+        for name in frame:
+            if name not in self.accumulators:
+                return self.not_yet(
+                    einsum.name, f"its frame {name} is more than accumulators over the rank"
+                )
+        shifts: list[Shift] = []
+        rests: list[tuple[Scaled, ...]] = []
+        for s in one.shifts:
+            stay, rest = self.frame_terms(s, frozenset(frame))
+            shifts.append(replace(s, late=stay))
+            rests.append(rest)
+        inside = [p.base for p in weight] + [t.expression for rest in rests for t in rest]
+        inside += [t.expression for e in kept for t in e.late]
+        start = self.kept(start, inside)
+        start = replace(start, early=early, exponentials=tuple(kept))
+        scale = Piece(start, one.coefficient, tuple(weight))
+        centred = len(shifts) == 1 and shifts[0].power > 1 and bool(rests[0])
+        if centred and all(is_positive(p.base, self.tell.positive) for p in early):
+            late = (*shifts[0].late, *rests[0])
+            return tuple(self.moments(scale, replace(shifts[0], late=late), einsum))
+        return tuple(expand(scale, shifts, rests))
+
+    def kept(self, start: Accumulator, weights: Iterable[Expression]) -> Accumulator:
+        """Keep the other reduced ranks in which a weight or a frame varies."""
+        varying = {r for x in weights for r in free_ranks(x)}
+        kept = tuple(r for r in start.reduced[1:] if r in varying)
+        return replace(
+            start,
+            ranks=(*start.ranks, *kept),
+            reduced=tuple(r for r in start.reduced if r not in kept),
+        )
+
+    def choose(self, e: Exponential) -> tuple[tuple[Scaled, ...], tuple[Scaled, ...]]:
+        """Split late exponents in the frame that bounds the exponential and what can wait."""
+        if len(e.late) > 1:
+            for k, term in enumerate(e.late):
+                if isfinite(self.known.bounded_above(write_terms((*e.early, term)))):
+                    return (term,), (*e.late[:k], *e.late[k + 1 :])
+        return e.late, ()
+
+    def frame_terms(
+        self, s: Shift, frame: frozenset[str]
+    ) -> tuple[tuple[Scaled, ...], tuple[Scaled, ...]]:
+        """Split a shift's late terms in those of the frame and the rest."""
+        if not frame:
+            return (), s.late
+        terms = scaled_terms(self.resolve(write_terms(s.late)))
+        stay = tuple(
+            t for t in terms if set(late_tensors((t.expression,), self.all_late())) <= frame
+        )
+        if not stay:
+            return (), s.late
+        return stay, tuple(t for t in terms if t not in stay)
+
+    def all_late(self) -> frozenset[str]:
+        """The late tensors, accumulators of derived names included."""
+        return self.roles.late | frozenset(self.accumulators)
+
+    def moments(self, scale: Piece, s: Shift, einsum: Einsum) -> list[Piece]:
+        """Carry a power of a shift about the running mean, which is where it loses no digits.
+
+        With c the weighted mean of u, the first moment about c is 0, and
+        (u + w) ** n is the sum over k of binomial(n, k) * (c + w) ** (n - k) * (u - c) ** k
+        (Chan, Golub and LeVeque, 1979, for n = 2).
+        """
+        count = scale.accumulator
+        number, powers = flatten_product(write_terms(s.early))
+        factors = (*((Power(Constant(number)),) if number != 1 else ()), *powers)
+        total = replace(count, early=join_powers(count.early, factors))
+        mean = Apply("/", (self.access(total, einsum.name), self.access(count, einsum.name)))
+        centre = Shift(s.early, (Scaled(-1, mean),), s.power, centred=True)
+        left = scaled_terms(Apply("+", (mean, self.resolve(write_terms(s.late)))))
+        if left:
+            left = (Scaled(1, mean), *s.late)
+        pieces = []
+        for k in range(s.power, -1, -1):
+            if k == 1 or (k < s.power and not left):
+                continue
+            held = replace(count, shifts=(replace(centre, power=k),)) if k else count
+            factor = (Power(write_terms(left), s.power - k),) if k < s.power else ()
+            pieces.append(
+                Piece(
+                    held,
+                    scale.coefficient * comb(s.power, k),
+                    join_powers(scale.factors, factor),
+                )
+            )
+        return pieces
+
+    def name_product(self, name: str) -> None:
+        """Record a mixed tensor that moves with its frame alone, so that lifts can read it."""
+        writer = self.roles.writers[name]
+        if not pointwise(writer.body):
+            return
+        body = self.inline(writer.body, [], name)
+        if isinstance(body, Reason):
+            return
+        found = separate(body, self.tell)
+        if isinstance(found, Stuck) or len(found) != 1:
+            return
+        start = Accumulator("sum", writer.ranks, ())
+        carried = self.carry(start, found[0], writer)
+        if isinstance(carried, Reason) or len(carried) != 1 or not carried[0].bare:
+            return
+        held = carried[0].accumulator
+        if not held.frame(self.all_late()) or any(s.centred for s in held.shifts):
+            return
+        access = Access(name, tuple(RankVariable(r) for r in writer.ranks))
+        reads = set(late_tensors((writer.body,), self.roles.late))
+        literal = reads <= set(self.accumulators)
+        self.made[name] = writer if literal else replace(writer, body=write_powers(held.powers()))
+        self.named = (*self.named, (access, held))
+
+    def add_named(self, access: Access, held: Accumulator, einsum: Einsum) -> None:
+        """Record a tensor made for an exponential that has none."""
+        self.made[access.tensor] = einsum
+        self.named = (*self.named, (access, held))
+
+    def body_einsum(self, name: str) -> Einsum | None:
+        """Return the einsum that makes a streaming tensor inside the traversal."""
+        if name in self.made:
+            return self.made[name]
+        streams = name in self.roles.streaming and name not in self.roles.mixed
+        return self.roles.writers[name] if streams else None
+
+    def classify(self, one: Accumulator, frame: tuple[str, ...]) -> tuple[str, str]:
+        """Return an accumulator's family (theory 3.3) and how T1 and T2 were shown."""
+        rank = self.roles.rank
+        read = ", ".join(frame)
+        if one.shifts:
+            n = sum(s.power for s in one.shifts)
+            text = f"a power of a sum moves with {read} by the binomial theorem, over {n} lower powers"
+            return "F4", text
+        if frame:
+            word = "F2" if one.reducer == "sum" else "F3"
+            text = f"an exponential of a sum moves with {read} by a factor free of {rank}"
+            return word, text
+        for plan in self.plans.values():
+            mine = [p for p in plan.pieces if p.accumulator.key == one.key and not p.bare]
+            if mine and plan.direct is None:
+                word = "F1" if len(plan.pieces) == 1 else "F1'"
+                return word, f"what depends on results is constant along {rank} and is deferred"
+        return "F0", "independent of every other accumulator"
+
+    def literal(self, name: str) -> tuple[Expression, Expression | None] | None:
+        """Return body and filter of a reduction that reads no late tensor, as they are written."""
+        if name not in self.roles.reductions:
+            return None
+        reduce = self.roles.writers[name].body
+        assert isinstance(reduce, Reduce)
+        late = self.roles.late | frozenset(self.roles.mixed)
+        inside = (reduce.body,) if reduce.filter is None else (reduce.body, reduce.filter)
+        return None if late_tensors(inside, late) else (reduce.body, reduce.filter)
+
+
+def expand(
+    scale: Piece, shifts: list[Shift], rests: list[tuple[Scaled, ...]]
+) -> list[Piece]:
+    """Multiply out the deferred part of each shift by the binomial theorem."""
+    pieces = []
+    for powers in product(*(range(s.power, -1 if rest else s.power - 1, -1)
+                            for s, rest in zip(shifts, rests, strict=True))):  # fmt: skip
+        coefficient, factors = scale.coefficient, list(scale.factors)
+        held = scale.accumulator
+        for s, rest, k in zip(shifts, rests, powers, strict=True):
+            coefficient *= comb(s.power, k)
+            if k < s.power:
+                number, inner = flatten_product(write_terms(rest))
+                coefficient *= number ** (s.power - k)
+                factors += [Power(p.base, p.power * (s.power - k)) for p in inner]
+            if k and s.late:
+                held = replace(held, shifts=(*held.shifts, replace(s, power=k)))
+            elif k:
+                number, inner = flatten_product(write_terms(s.early))
+                coefficient *= number**k
+                early = tuple(Power(p.base, p.power * k) for p in inner)
+                held = replace(held, early=join_powers(held.early, early))
+        pieces.append(Piece(held, coefficient, join_powers(tuple(factors))))
+    return pieces
+
+
+def join_pieces(pieces: list[Piece]) -> tuple[Piece, ...]:
+    """Add the coefficients of equal pieces."""
+    found: dict[object, Piece] = {}
+    for piece in pieces:
+        weights = frozenset((p.power, p.base) for p in piece.factors)
+        key = (piece.accumulator.key, weights)
+        old = found.get(key)
+        if old is None:
+            found[key] = piece
+        else:
+            found[key] = replace(old, coefficient=old.coefficient + piece.coefficient)
+    kept = tuple(p for p in found.values() if p.coefficient != 0)
+    return kept or (replace(pieces[0], coefficient=0),)
+
+
+def under_choice(body: Expression, tensor: str) -> bool:
+    """Whether a tensor is read where its presence is not needed."""
+    for x in walk(body):
+        match x:
+            case Apply("where", (_, *branches)):
+                if any(tensor in tensors(b) for b in branches):
+                    return True
+            case Apply("default", operands):
+                if any(tensor in tensors(y) for y in operands):
+                    return True
+            case _:
+                continue
+    return False
+
+
