@@ -70,9 +70,9 @@ def logsoftmax(X, *, m):
     return X[..., m] - L[...]
 
 def mean(X, *, m):
-    """Over the points that exist; over nothing it is 0."""
+    """Over the points that exist, which C counts; over nothing it is 0."""
     T[...] = sum[m](X[..., m])
-    C[...] = sum[m](where(True, 1, X[..., m]))
+    C[...] = sum[m](where(X[..., m] == X[..., m], 1, 1))
     return T[...] / C[...]
 
 def var(X, *, m):
