@@ -48,7 +48,7 @@ def base_two(cascade: Cascade, *, sizes: Mapping[str, int] = NO_SIZES) -> Cascad
         G[p]    = max[m](S[p, m])
         N[p, m] = exp2(S[p, m] - G[p])
         D[p]    = sum[m](N[p, m])
-        L[p]    = (G[p] + log2(D[p])) * 0.6931471805599453
+        L[p]    = G[p] * 0.6931471805599453 + log(D[p])
         return N, L
 
     Some tensors come to hold log2(e) times what they held; every other reading of them is

@@ -35,9 +35,9 @@ def simplify(
         O_sum[p, f] = sum[m](N[p, m] * V[m, f])
         O[p, f]     = O_sum[p, f] / D[p] * 2
 
-    ``sizes`` and ``parameters`` that are given become constants. With ``extrema``, tensors that only
-    scale another one are written out where they are read (``inline_scales``), so that the scale
-    leaves maxima; meant for the end, when exponents have their final form.
+    ``sizes`` and ``parameters`` that are given become constants. With ``extrema``, tensors that
+    only scale another one are written out where they are read (``inline_scales``), so that the
+    scale leaves maxima; meant for the end, when exponents have their final form.
 
     Requires: a flat cascade. Keeps: every output's value up to rounding; where points exist.
     """
