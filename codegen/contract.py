@@ -37,9 +37,13 @@ class Contractions(Tiles):
         parts: Parts,
         *,
         where: Value | None = None,
+        condition: Expression | None = None,
         start: Value | None = None,
     ) -> Var:
-        """Reduce ``lift`` over ``ranks`` at the points ``where`` holds, on top of ``start``."""
+        """Reduce ``lift`` over ``ranks``, at points where ``where`` and ``condition`` hold.
+
+        ``start`` is what the result is added to.
+        """
         if reducer not in FOLDABLE:
             raise BackendError(
                 f'{name} reduces by {reducer}, which has no tile form; use backend="interpreter"'
@@ -48,6 +52,8 @@ class Contractions(Tiles):
         for inner in self.assignments(ranks):
             here = {**parts, **inner}
             axes = self.axes_of(ranks, here)
+            if condition is not None:
+                where = self.tile(condition, here)
             sides = self.sides(lift, axes, here, where) if reducer == "sum" else None
             if sides is not None:
                 left, right, result = sides
@@ -59,7 +65,8 @@ class Contractions(Tiles):
                     value = self.fold(name, value, axis, reducer, named=start is None)
                 if start is not None:
                     value = Op(REDUCERS[reducer].operator, (start, value))
-                var = self.let(name, value)
+                folded = isinstance(value, Ref) and value.var.name == name
+                var = value.var if folded else self.let(name, value)
             start = Ref(var)
         if var is None:  # a rank of size 0
             var = self.let(name, Number(float(REDUCERS[reducer].identity)), self.axes_kept(lift, parts))

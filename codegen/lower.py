@@ -15,6 +15,7 @@ from ..ir.cascade import Einsum
 from ..ir.expression import (
     Access,
     Apply,
+    Constant,
     Expression,
     Parameter,
     RankVariable,
@@ -104,11 +105,11 @@ class Lowering(Contractions):
         for parts in self.assignments(einsum.ranks):
             name = self.names.tile(einsum.name, self.suffix(einsum.ranks, parts))
             match einsum.body:
-                case Reduce(reducer=reducer, ranks=ranks, body=body, filter=None):
-                    var = self.reduce(name, reducer, ranks, body, parts)
-                case Reduce(reducer=reducer, ranks=ranks, body=body, filter=filter):
-                    inner = Apply("where", (filter, body, identity_of(reducer)))
-                    var = self.reduce(name, reducer, ranks, inner, parts)
+                case Reduce(reducer=reducer, ranks=ranks, body=body):
+                    condition = self.taking.get(einsum.name)
+                    if condition is not None and self.loads_nothing(body, condition, reducer):
+                        condition = None
+                    var = self.reduce(name, reducer, ranks, body, parts, condition=condition)
                 case body:
                     var = self.let(name, self.tile(body, parts))
             if self.cut and einsum.name in self.fills:
@@ -116,6 +117,27 @@ class Lowering(Contractions):
                 fill = Number(self.fills[einsum.name])
                 var = self.let(name, Op("where", (live, self.widen(Ref(var)), fill)))
             self.keep(einsum.name, einsum.ranks, parts, var)
+
+    def loads_nothing(self, body: Expression, condition: Expression, reducer: str) -> bool:
+        """Whether a condition only says that loads stay inside, and their 0 is the identity."""
+        outside = {x.tensor for x in walk(body) if isinstance(x, Access)} - self.made_tensors()
+        extents = {f"{t}_size_" for t in outside}
+        for part in conjuncts(condition):
+            names = [x.name for x in walk(part) if isinstance(x, Parameter)]
+            guarded = any(n.startswith(e) for n in names for e in extents)
+            if not guarded and not nonnegative_test(part):
+                return False
+        values = {t: ZERO for t in outside if self.bounded(t, condition)}
+        return is_identity(abstract(body, values, obviously_positive), reducer)
+
+    def bounded(self, tensor: str, condition: Expression) -> bool:
+        """Whether a condition tests an extent of a tensor."""
+        start = f"{tensor}_size_"
+        return any(isinstance(x, Parameter) and x.name.startswith(start) for x in walk(condition))
+
+    def made_tensors(self) -> set[str]:
+        """The tensors that have variables."""
+        return {tensor for tensor, _ in self.made}
 
     def traverse(self, traversal: Traversal) -> None:
         """Write the loops of one traversal."""
@@ -148,10 +170,15 @@ class Lowering(Contractions):
             tiled = set(self.kernel.ranks("tiled"))
             self.row_free = tuple(c for c in conjuncts(test) if not depends(c, tiled))
         frames = {name for f in fields for name in f.frame}
-        read = {t for f in fields if f.transport is not None for t in tensors(f.transport)}
-        self.held = frames | {f.tensor for f in fields if f.tensor in read - {f.tensor}
-                              and any(f.tensor in tensors(g.transport) for g in fields
-                                      if g.transport is not None and g is not f)}  # fmt: skip
+        # what another field's transport reads must keep its old value until the step ends
+        read = {
+            t
+            for f in fields
+            if f.transport is not None
+            for t in tensors(f.transport)
+            if t != f.tensor
+        }
+        self.held = frames | ({f.tensor for f in fields} & read)
         self.frames = frames
         self.reducer = {f.tensor: f.reducer for f in fields}
         self.fills, self.selected = self.choose_fills(traversal)
@@ -307,7 +334,9 @@ class Lowering(Contractions):
                 return None
             ranks = tuple(c.rank for c in x.coordinates if isinstance(c, RankVariable))
             key = (x.tensor, self.key(ranks, parts))
-            var = self.old.get(key, self.made[key])
+            if key not in self.old and key not in self.made:
+                return None
+            var = self.old.get(key) or self.made[key]
             if fragile and x.tensor in field.frame and self.reducer[x.tensor] in ("max", "min"):
                 var = self.calm(x.tensor, ranks, parts, var)
             self.made[(x.tensor + OLD, key[1])] = var
@@ -382,11 +411,13 @@ def identity_value(reducer: str) -> Number:
     return Number(float(REDUCERS[reducer].identity))
 
 
-def identity_of(reducer: str) -> Expression:
-    """A reducer's identity as an expression."""
-    from ..ir.expression import Constant
-
-    return Constant(float(REDUCERS[reducer].identity))
+def nonnegative_test(condition: Expression) -> bool:
+    """Whether a condition is the lower bound of a coordinate, ``0 <= c``."""
+    match condition:
+        case Apply("<=", (Constant(value=0), _)):
+            return True
+        case _:
+            return False
 
 
 def conjuncts(condition: Expression | None) -> tuple[Expression, ...]:

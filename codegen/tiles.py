@@ -71,7 +71,7 @@ class Tiles:
         self.outer: list[Statement] = []
         self.scopes: list[list[Statement]] = [self.outer]
         self.loads: list[dict[tuple[str, tuple[Value, ...]], Var]] = [{}]
-        self.lives: dict[tuple[Expression | None, tuple[int, ...]], Value] = {}
+        self.lives: dict[Value, Value] = {}
         self.shared: dict[Value, Var] = {}
         self.rank = ""
         self.cut = False
@@ -347,18 +347,17 @@ class Tiles:
 
     def live(self, condition: Expression | None, parts: Parts) -> Value:
         """The points of a cut tile that exist, named once a step."""
-        key = (condition, tuple(parts.values()))
-        if key not in self.lives:
-            test = self.tests.get(condition, condition)
-            tests = [] if test is None else [self.tile(test, parts)]
-            if self.axes[self.rank].width > 1:
-                tests.insert(0, Op("<", (Index(self.rank), self.size(self.rank))))
-            inside: Value = Number(True)
-            if tests:
-                inside = tests[0] if len(tests) == 1 else Op("and", tuple(tests))
+        test = self.tests.get(condition, condition)
+        tests = [] if test is None else [self.tile(test, parts)]
+        if self.axes[self.rank].width > 1:
+            tests.insert(0, Op("<", (Index(self.rank), self.size(self.rank))))
+        if not tests:
+            return Number(True)
+        inside = tests[0] if len(tests) == 1 else Op("and", tuple(tests))
+        if inside not in self.lives:
             name = "live" if not self.lives else f"live_{len(self.lives) + 1}"
-            self.lives[key] = Ref(self.let(name, inside))
-        return self.lives[key]
+            self.lives[inside] = Ref(self.let(name, inside))
+        return self.lives[inside]
 
     def dtype(self, value: Value) -> str:
         """The dtype of a value."""

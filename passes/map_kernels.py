@@ -24,11 +24,13 @@ def map_kernel(
     sizes: Mapping[str, int],
     shapes: Mapping[str, tuple[int, ...]],
     parameters: Mapping[str, float],
+    stored: Mapping[str, Expression | None] | None = None,
 ) -> MappedKernel:
     """Derive a group's loops and assign its ranks their roles.
 
     ``sizes``, input ``shapes`` and ``parameters`` are what is known when compiling; they only serve
-    to drop conditions that always hold, and to hold resident ranks whole.
+    to drop conditions that always hold, and to hold resident ranks whole. ``stored`` gives tensors
+    that earlier kernels write the condition under which their points exist.
 
     Raises
     ------
@@ -42,7 +44,9 @@ def map_kernel(
     before, streamings, notes = traverse(slice, group)
     loops = tuple(x for s in streamings for x in (*s.body, *s.finalise))
     tiled = choose_tiled((*before, *loops), group)
-    facts = Facts(slice, sizes, shapes, parameters, {n: None for n in inputs})
+    found = {n: (stored or {}).get(n) for n in inputs}
+    writers = {e.name: e for e in cascade.einsums}
+    facts = Facts(slice, sizes, shapes, parameters, found, writers)
     collect_presence((*before, *loops), facts)
     rows = (*tiled, *group.resident)
     traversals = tuple(
@@ -170,11 +174,17 @@ def collect_presence(work: tuple[Einsum | Field, ...], facts: Facts) -> None:
             case Field(tensor=tensor, lift=lift, filter=filter):
                 conditions = ([] if filter is None else [filter]) + facts.conditions(lift)
                 facts.taking[tensor] = facts.settle(conditions)
-                facts.found[tensor] = None
+                declared = facts.writers.get(tensor)
+                outer = declared.filter if declared is not None else None
+                facts.found[tensor] = facts.settle([] if outer is None else [outer])
             case Einsum(body=body, filter=filter):
                 facts.writers[item.name] = item
                 conditions = [] if filter is None else [filter]
-                if not isinstance(body, Reduce):
+                if isinstance(body, Reduce):
+                    inside = [] if body.filter is None else [body.filter]
+                    taking = facts.settle(inside + facts.conditions(body.body))
+                    facts.taking[item.name] = taking
+                else:
                     conditions += facts.conditions(body)
                 facts.found[item.name] = facts.settle(conditions)
 

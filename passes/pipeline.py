@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from ..ir.cascade import Cascade, Scalar
 from ..ir.dtypes import tensor_dtypes
+from ..ir.expression import Expression
 from ..ir.mapping import Mapping as Mapped
 from ..ir.verify import verify
 from .align import align
@@ -110,6 +111,7 @@ def map_cascade(cascade: Cascade, known: Known) -> tuple[Mapped, tuple[Step, ...
             shapes[einsum.name] = tuple(known.sizes[r] for r in einsum.ranks)
     groups = divide(final, sizes=known.sizes)
     kernels = []
+    stored: dict[str, Expression | None] = {}
     for name, group in zip(kernel_names(final, groups), groups, strict=True):
         kernel = map_kernel(
             final,
@@ -118,7 +120,10 @@ def map_cascade(cascade: Cascade, known: Known) -> tuple[Mapped, tuple[Step, ...
             sizes=known.sizes,
             shapes=shapes,
             parameters=known.parameters,
+            stored=stored,
         )
+        presence = dict(kernel.presence)
+        stored |= {t: presence[t] for t in group.targets}
         kernels.append(
             partition(
                 replace(kernel, described=known.described),

@@ -38,9 +38,10 @@ class Facts:
         shapes: Mapping[str, tuple[int, ...]],
         parameters: Mapping[str, float],
         found: dict[str, Expression | None],
+        writers: Mapping[str, Einsum],
     ) -> None:
         self.inputs = frozenset(cascade.inputs)
-        self.writers = {e.name: e for e in cascade.einsums}
+        self.writers = {**writers, **{e.name: e for e in cascade.einsums}}
         self.sizes, self.shapes, self.parameters = sizes, shapes, parameters
         self.found = found
         self.taking: dict[str, Expression | None] = {}
