@@ -34,7 +34,11 @@ _NUMBERS = st.one_of(
     st.floats(allow_nan=False, width=64),
     st.sampled_from((True, False, inf, -inf, -0.0, 1e300, 10**30)),
 )
-_POINTWISE = tuple(x for x in OPERATORS if x not in ("in",))
+# Infix operators come three times as often: they are what parentheses are about.
+_POINTWISE = (
+    *(x for x in OPERATORS if x != "in"),
+    *2 * tuple(x for x, facts in OPERATORS.items() if facts.symbol and x != "in"),
+)
 
 
 @st.composite
@@ -74,7 +78,8 @@ def expressions(
         case _:
             name = draw(st.sampled_from(_POINTWISE))
             arity = OPERATORS[name].arity or draw(st.integers(2, 3))
-            return Apply(name, tuple(draw(below) for _ in range(arity)))
+            operands: list[Expression] = [draw(below) for _ in range(arity)]
+            return Apply(name, tuple(operands))
 
 
 @st.composite
@@ -82,6 +87,7 @@ def accesses(draw: st.DrawFn, scope: tuple[str, ...], known: dict[str, int], dep
     """Draw a tensor at coordinates that are ranks, or expressions of ranks and parameters."""
     name = draw(st.sampled_from(sorted(known)))
     plain = st.sampled_from(scope).map(RankVariable) if scope else st.just(Constant(0))
+    coordinate: st.SearchStrategy[Expression]
     coordinate = plain if depth < 2 else st.one_of(plain, expressions(scope, known, depth - 2, ()))
     return Access(name, tuple(draw(coordinate) for _ in range(known[name])))
 

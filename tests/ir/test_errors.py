@@ -5,6 +5,7 @@ Lines and columns count from 1; the last number is one past the last character.
 
 from __future__ import annotations
 
+import importlib.util
 import traceback
 from pathlib import Path
 
@@ -317,17 +318,17 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
         cascade(path)
 
 
-def test_a_fault_in_a_function_has_the_line_of_its_file() -> None:
-    def wrong(Q):  # type: ignore[no-untyped-def]
-        S[p] = Q[p] * mux[m](Q[p])  # noqa: F821
-        return S  # noqa: F821
-
+def test_a_fault_in_a_function_has_the_line_of_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "declared.py"
+    path.write_text("# a module\n\n\ndef wrong(Q):\n    S[p] = Q[p] * mux[m](Q[p])\n    return S\n")
+    spec = importlib.util.spec_from_file_location("declared", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
     with pytest.raises(NotationError) as caught:
-        cascade(wrong)
-    at = caught.value.at
-    assert at.file == __file__
-    assert at.line == wrong.__code__.co_firstlineno + 1
-    assert Path(__file__).read_text().split("\n")[at.line - 1][at.column - 1 :].startswith("mux[m]")
+        cascade(module.wrong)
+    assert str(caught.value.at) == f"{path}:5:19"
+    assert caught.value.at.text == "    S[p] = Q[p] * mux[m](Q[p])"
 
 
 def test_what_is_no_cascade_source_is_refused() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import erf, inf
 from typing import Any
 
@@ -214,19 +214,19 @@ def each(x: Array, function: Any) -> Array:
     return result
 
 
-KEEPING = {
+KEEPING: dict[str, Callable[[Array], Array]] = {
     "softmax": lambda v: numpy.exp(v) / numpy.exp(v).sum(),
     "logsoftmax": lambda v: v - numpy.log(numpy.exp(v).sum()),
     "rmsnorm": lambda v: v / numpy.sqrt((v**2).mean() + 1e-6),
     "layernorm": lambda v: (v - v.mean()) / numpy.sqrt(v.var() + 1e-5),
     "l2norm": lambda v: v / numpy.linalg.norm(v),
 }
-TAKING = {
+TAKING: dict[str, tuple[Callable[[Array], float], float]] = {
     "logsumexp": (lambda v: numpy.log(numpy.exp(v).sum()), -inf),
     "mean": (lambda v: v.mean(), 0.0),
     "var": (lambda v: v.var(), 0.0),
 }
-POINTWISE = {
+POINTWISE: dict[str, Callable[[Array], Array]] = {
     "square": lambda v: v * v,
     "silu": lambda v: v / (1 + numpy.exp(-v)),
     "gelu": lambda v: v * 0.5 * (1 + numpy.vectorize(erf)(v / 2**0.5)),
