@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ..ir.cascade import Cascade
 from ..ir.expression import Reduce
-from ..ir.mapping import Mapping
+from ..ir.mapping import Mapping as Mapped
 from ..ir.traversals import Traversals, analyse
 from .explain_loops import reads_along
 
@@ -45,7 +45,7 @@ class RankWalks:
         return sum(n for _, n in self.loops)
 
 
-def rank_walks(cascade: Cascade, mapping: Mapping) -> tuple[RankWalks, ...]:
+def rank_walks(cascade: Cascade, mapping: Mapped) -> tuple[RankWalks, ...]:
     """Return the walks of every rank that some kernel reduces, or that the cascade walks twice."""
     after = analyse(mapping.cascade)
     reduced = {
@@ -91,7 +91,7 @@ def rank_walks(cascade: Cascade, mapping: Mapping) -> tuple[RankWalks, ...]:
 
 
 def families(
-    counted: dict[str, Traversals],
+    counted: Mapping[str, Traversals],
 ) -> Iterator[tuple[str, tuple[str, ...], Traversals]]:
     """Yield each family of ranks once: its name, its ranks, its count."""
     seen: set[str] = set()

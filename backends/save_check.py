@@ -126,7 +126,8 @@ def self_test(lowered: Lowered) -> Iterator[str]:
         )
     tensors = [sample(shapes[t], k, dtypes[t]) for k, t in enumerate(cascade.inputs)]
     try:
-        found = interpret(cascade, *tensors, sizes=hidden(cascade, sizes), **values)
+        keywords: dict[str, Any] = dict(values)
+        found = interpret(cascade, *tensors, sizes=hidden(cascade, sizes), **keywords)
     except EinfallError as error:
         raise BackendError(
             f"{cascade.name} cannot be saved: its self-test has no example ({error})"
