@@ -50,6 +50,15 @@ def cascade(source: str | os.PathLike[str] | Callable[..., object]) -> Cascade:
     Raises NotationError where the text is no notation, RankError where ranks or tensors disagree,
     and SparsityError where a filter contradicts the mathematics; each points at the characters.
     """
+    try:
+        return _cascade(source)
+    except (RecursionError, MemoryError):  # Python's parser gives up with either
+        raise NotationError(
+            "An expression is nested too deep to be read; give parts of it einsums of their own."
+        ) from None
+
+
+def _cascade(source: str | os.PathLike[str] | Callable[..., object]) -> Cascade:
     if isinstance(source, os.PathLike):
         return _read(*parse_file(source))
     if isinstance(source, str):

@@ -75,7 +75,7 @@ def parse_text(text: str, file: str = _TEXT, first: int = 1) -> tuple[Source, li
     wrapped = code[:1].isspace()
     source = Source(file, lines, first, wrapped)
     try:
-        tree = ast.parse("if True:\n" + text if wrapped else text)
+        tree = ast.parse("if True:\n" + text if wrapped else text, file)
     except SyntaxError as error:
         raise source.fault(error) from None
     except ValueError as error:  # null characters, before Python 3.12

@@ -6,6 +6,8 @@ Lines and columns count from 1; the last number is one past the last character.
 from __future__ import annotations
 
 import importlib.util
+import random
+import re
 import traceback
 from pathlib import Path
 
@@ -375,3 +377,46 @@ def test_a_doubtful_sum_shows_two_ways_that_are_notation(text: str) -> None:
 )
 def test_what_has_one_reading_is_read(text: str) -> None:
     assert cascade(text).einsums
+
+
+@pytest.mark.parametrize("expression", ["-" * 5000 + "X[p]", " + ".join(["X[p]"] * 3000)])
+def test_an_expression_without_end_is_refused(expression: str) -> None:
+    with pytest.raises(NotationError, match="too deep"):
+        cascade(f"S[p] = {expression}")
+
+
+GOOD = (
+    "S[p, m: m <= p] = Q[p, e] * K[m, e] / sqrt(size(e)) - s * (p - m)\nG[p] = max[m](S[p, m])",
+    "A[p, m] = softmax[m: p - W < m <= p](S[p, m])\nO[p, f] = A[p, m] * V[m, f]",
+    "H[0, e] = 0\nH[i + 1, e] = a[i] * H[i, e] + K[i, e] ** 2\nO[i] = sum[e](H[i, e])",
+    "T[p, j] = topk[m, 4](S[p, m], forced=m < 2)\nR[p, m: m in T[p]] = -exp(S[p, m])",
+    "def f(X, Z, *, n=3):\n    C[p, k] = concat[k](X[p, m], Z[p, c])\n    return C",
+)
+
+
+@pytest.mark.filterwarnings("ignore::SyntaxWarning")
+def test_any_text_is_read_or_refused_at_a_place_of_it() -> None:
+    """Texts with a few tokens replaced, added, dropped or turned around."""
+    token = re.compile(r"\w+|\*\*|//|[<>=!]=|\s+|.", re.DOTALL)
+    texts = [*GOOD * 20, *(row[0] for row in FAULTS.values())]
+    words = sorted({word for text in texts for word in token.findall(text)})
+    draw = random.Random(0)
+    read = 0
+    for _ in range(2500):
+        tokens = token.findall(draw.choice(texts))
+        for _ in range(draw.randint(1, 3)):
+            start = draw.randrange(len(tokens) + 1)
+            stop = min(start + draw.randint(0, 3), len(tokens))
+            middle = tokens[start:stop][::-1] if draw.random() < 0.3 else [draw.choice(words)]
+            tokens[start:stop] = middle
+        text = "".join(tokens)
+        try:
+            found = cascade(text)
+        except LocatedError as error:
+            if error.at.line:
+                assert error.at.text == text.split("\n")[error.at.line - 1]
+                assert 1 <= error.at.column <= len(error.at.text) + 1
+        else:
+            assert cascade(str(found)) == found
+            read += 1
+    assert read > 100
