@@ -1,12 +1,13 @@
-"""What the command line does: example inputs, a run with its check, lowering by given sizes."""
+"""What the command line does: a run with its check, an explanation, a measurement, a saved file."""
 
 from __future__ import annotations
 
+import difflib
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,37 +15,36 @@ from typing import Any
 import numpy as np
 
 from ..ir.cascade import Cascade, Scalar
-from ..ir.errors import EinfallError
-from ..ir.expression import Access, RankVariable
-from ..ir.sizes import tensor_shape
+from ..ir.errors import BackendError, EinfallError
+from ..passes.divide import short_ranks
+from .command_inputs import default_sizes, example_inputs, shapes_of
 from .compile import compile
+from .explain import Explanation, explain
+from .explain_numbers import digits, duration, listing, percent, quantity
+from .explain_text import loop_lines
 from .interpreter import interpret
 from .lowered import Lowered
-
-LONG, SHORT = 1024, 64
-"""Sizes of ranks that were not given: those that index a tensor first, and last."""
 
 TOLERANCE = {"float16": 2e-3, "bfloat16": 1e-2, "float32": 1e-5}
 """Relative error, in the L2 norm, that a kernel may have against float64."""
 
+QUICK = 128
+"""The longest rank that the interpreters are given unasked: a few tiles show as much."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the user fixed: sizes by rank, parameters by name, the inputs' dtype, the target."""
+    """What the user fixed: sizes of ranks, parameters, the inputs' dtype, target, machine."""
 
-    sizes: dict[str, Scalar]
-    parameters: dict[str, Scalar]
+    sizes: Mapping[str, Scalar]
+    parameters: Mapping[str, Scalar]
     dtype: str
     target: str | None
+    machine: str | None = None
 
 
 def pairs(texts: Sequence[str]) -> dict[str, Scalar]:
-    """Read ``NAME=NUMBER`` arguments.
-
-    Raises
-    ------
-    EinfallError : a text that is no such pair.
-    """
+    """Read ``NAME=NUMBER`` arguments; raises EinfallError for a text that is no such pair."""
     found: dict[str, Scalar] = {}
     for text in texts:
         name, equals, value = text.partition("=")
@@ -53,45 +53,71 @@ def pairs(texts: Sequence[str]) -> dict[str, Scalar]:
         except ValueError:
             equals = ""
         if not equals or not name:
-            raise EinfallError(f"NAME=NUMBER expected, for example m=4096; {text!r} given")
+            raise EinfallError(f"NAME=NUMBER is expected, for example m=4096; {text!r} given")
     return found
 
 
-def default_sizes(cascade: Cascade, given: dict[str, Scalar]) -> dict[str, int]:
-    """A size for every rank: as given, else small for batches, long for sequences, 64 for features."""
-    places: dict[str, list[tuple[int, int]]] = {}
-    for einsum in cascade.einsums:
-        for x in einsum.expressions():
-            if isinstance(x, Access) and x.tensor in cascade.inputs:
-                for k, c in enumerate(x.coordinates):
-                    if isinstance(c, RankVariable):
-                        places.setdefault(c.rank, []).append((k, len(x.coordinates)))
-    sizes: dict[str, int] = {}
-    for rank in cascade.ranks:
-        at = places.get(rank, [])
-        if rank in given:
-            sizes[rank] = int(given[rank])
-        elif at and all(k == n - 1 and n > 1 for k, n in at):
-            sizes[rank] = SHORT
-        elif at and any(k >= n - 2 and n > 1 for k, n in at):
-            sizes[rank] = LONG
-        else:
-            sizes[rank] = 2
-    return sizes
+def parameters_of(cascade: Cascade, settings: Settings) -> dict[str, Scalar]:
+    """Return every parameter's value; raises EinfallError for one without, or an unknown name."""
+    values = dict(cascade.parameters) | dict(settings.parameters)
+    unknown = [n for n in values if n not in dict(cascade.parameters)]
+    if unknown:
+        known = ", ".join(n for n, _ in cascade.parameters) or "none"
+        raise EinfallError(f"{cascade.name} has no parameter {unknown[0]}; its parameters: {known}")
+    missing = [n for n, v in values.items() if v is None]
+    if missing:
+        raise EinfallError(
+            f"{cascade.name} needs a value of {listing(missing)}: add "
+            + " ".join(f"--set {n}=64" for n in missing)
+        )
+    return {n: v for n, v in values.items() if v is not None}
 
 
-def lowered(cascade: Cascade, settings: Settings) -> Lowered:
-    """Lower a cascade with the sizes of its short ranks fixed, as the command line asks."""
-    sizes = default_sizes(cascade, settings.sizes)
-    return compile(cascade, target=settings.target).lower(
-        sizes=sizes, dtype=settings.dtype, **settings.parameters
+def prepare(
+    cascade: Cascade, settings: Settings, *, longest: int | None = None
+) -> tuple[list[Any], dict[str, int], dict[str, Scalar]]:
+    """Return example tensors on the CPU, the sizes of all ranks, and the parameters."""
+    import torch
+
+    dtype: torch.dtype = getattr(torch, settings.dtype)
+    values = parameters_of(cascade, settings)
+    given = dict(settings.sizes)
+    sizes = default_sizes(cascade, given)
+    if longest is not None:
+        sizes = {r: n if r in given else min(n, longest) for r, n in sizes.items()}
+    shapes = shapes_of(cascade, sizes, values)
+    arrays = example_inputs(cascade, shapes, sizes)
+    kinds = {True: torch.int32, False: dtype}
+    tensors = [torch.from_numpy(x).to(kinds[x.dtype.kind == "i"]) for x in arrays]
+    return tensors, sizes, values
+
+
+def lowered(cascade: Cascade, settings: Settings, *, general: bool = False) -> Lowered:
+    """Lower a cascade for example tensors; ``general``: only sizes of short ranks are fixed."""
+    tensors, sizes, values = prepare_shapes(cascade, settings)
+    f = compile(cascade, target=settings.target)
+    if not general:
+        return f.lower(*tensors, **dict[str, Any](values))
+    short = short_ranks(cascade, sizes)
+    kinds = {
+        n: str(t.dtype).removeprefix("torch.") for n, t in zip(cascade.inputs, tensors, strict=True)
+    }
+    return f.lower(
+        sizes={r: n for r, n in sizes.items() if r in short}, dtypes=kinds, **dict[str, Any](values)
     )
 
 
-def example_inputs(cascade: Cascade, sizes: dict[str, int], seed: int = 0) -> list[Any]:
-    """Normal random inputs, in float64."""
-    generator = np.random.default_rng(seed)
-    return [generator.standard_normal(tensor_shape(cascade, n, sizes)) for n in cascade.inputs]
+def prepare_shapes(
+    cascade: Cascade, settings: Settings
+) -> tuple[list[Any], dict[str, int], dict[str, Scalar]]:
+    """Return what ``prepare`` does, with tensors that have no memory."""
+    import torch
+
+    small, _, values = prepare(cascade, settings, longest=2)
+    sizes = default_sizes(cascade, settings.sizes)
+    shapes = shapes_of(cascade, sizes, values)
+    named = zip(cascade.inputs, small, strict=True)
+    return [torch.empty(shapes[n], dtype=t.dtype, device="meta") for n, t in named], sizes, values
 
 
 def run(cascade: Cascade, settings: Settings, *, kernel: bool) -> int:
@@ -99,86 +125,181 @@ def run(cascade: Cascade, settings: Settings, *, kernel: bool) -> int:
     import torch
 
     gpu = torch.cuda.is_available()
-    given = dict(settings.sizes)
-    if not gpu:
-        # the interpreters are slow; a few tiles show as much
-        small = default_sizes(cascade, given)
-        given = {r: given.get(r, min(n, 128)) for r, n in small.items()}
-    sizes = default_sizes(cascade, given)
-    arrays = example_inputs(cascade, sizes)
-    dtype = getattr(torch, settings.dtype)
-    tensors = [torch.from_numpy(x).to(dtype) for x in arrays]
-    exact = interpret(cascade, *tensors, **settings.parameters)
+    tensors, sizes, values = prepare(cascade, settings, longest=None if gpu else QUICK)
+    keywords: dict[str, Any] = dict(values)
     print(cascade)
     print()
-    shown = ", ".join(f"{r} = {n}" for r, n in sizes.items())
+    exact = interpret(cascade, *tensors, **keywords)
     if gpu:
         f = compile(cascade, backend="triton")
-        found = f(*(t.cuda() for t in tensors), **settings.parameters)
-        print(f"on {torch.cuda.get_device_name()}, {settings.dtype}, {shown}:")
+        found = f(*(t.cuda() for t in tensors), **keywords)
+        print(f"On {torch.cuda.get_device_name()}, in {settings.dtype}, with {shown(sizes)}:")
         status = compare(cascade, found, exact, settings.dtype)
-        print()
-        print(f.explain())
-        return status
-    print(f"No GPU here: the numpy interpreter computed {', '.join(cascade.outputs)} with {shown}.")
-    for name, x in zip(cascade.outputs, exact if isinstance(exact, tuple) else (exact,), strict=True):
-        print(f"  {name}: shape {np.shape(x)}, mean {np.mean(x):+.6f}")
-    status = 0
-    if kernel:
-        status = run_in_triton_interpreter(cascade, settings, given)
     else:
-        print("  (--kernel runs the generated kernels in Triton's interpreter and compares)")
+        print(f"There is no GPU here: numpy computed it in float64, with {shown(sizes)}.")
+        for name, x in zip(cascade.outputs, several(exact), strict=True):
+            print(f"  {name}: {summary(x)}")
+        status = 0
+        if kernel:
+            status = run_in_triton_interpreter(cascade, settings)
+        else:
+            print("  Add --kernel to run the generated kernels too, in Triton's interpreter.")
     print()
-    print(compile(cascade, target=settings.target).lower(
-        sizes=sizes, dtype=settings.dtype, **settings.parameters).explain())
+    print(explain(lowered(cascade, settings), machine=settings.machine))
     return status
 
 
-def run_in_triton_interpreter(cascade: Cascade, settings: Settings, given: dict[str, Scalar]) -> int:
+def several(found: Any) -> tuple[Any, ...]:
+    """Return one output or several as a tuple."""
+    return found if isinstance(found, tuple) else (found,)
+
+
+def shown(sizes: Mapping[str, int]) -> str:
+    """Write sizes as one says them."""
+    return ", ".join(f"{r} = {n}" for r, n in sizes.items())
+
+
+def summary(x: Any) -> str:
+    """Say what an array holds."""
+    array = np.asarray(x, np.float64)
+    if not array.size:
+        return f"shape {array.shape}, empty"
+    finite = array[np.isfinite(array)]
+    rest = array.size - finite.size
+    more = f", {rest:,} infinite" if rest else ""
+    if not finite.size:
+        return f"shape {array.shape}{more}"
+    return (
+        f"shape {array.shape}, from {finite.min():+.4f} to {finite.max():+.4f}, "
+        f"mean {finite.mean():+.6f}{more}"
+    )
+
+
+def run_in_triton_interpreter(cascade: Cascade, settings: Settings) -> int:
     """Run the kernels on the CPU in a process of their own: Triton decides when it is imported."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"{cascade.name}.einsum"
-        file.write_text(str(cascade) + "\n")
+        file.write_text(f"{cascade}\n")
         words = [sys.executable, "-m", "einfall.backends.command", str(file), settings.dtype]
-        words += [f"{r}={n}" for r, n in given.items()] + ["--"]
+        words += [f"{r}={n}" for r, n in settings.sizes.items()] + ["--"]
         words += [f"{n}={v}" for n, v in settings.parameters.items()]
-        environment = {**os.environ, "TRITON_INTERPRET": "1"}
-        return subprocess.run(words, env=environment, check=False).returncode
+        root = str(Path(__file__).absolute().parents[2])
+        path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+        environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": path}
+        done = subprocess.run(words, env=environment, check=False, capture_output=True, text=True)
+    print(done.stdout, end="")
+    print(done.stderr, end="", file=sys.stderr)
+    return done.returncode
 
 
 def work(words: Sequence[str]) -> int:
-    """The process of ``run_in_triton_interpreter``."""
-    import torch
-
+    """Be the process of ``run_in_triton_interpreter``."""
     from ..ir.notation import cascade as parse
 
     file, dtype, *rest = words
     middle = rest.index("--")
     c = parse(Path(file))
-    parameters = pairs(rest[middle + 1 :])
-    sizes = default_sizes(c, pairs(rest[:middle]))
-    tensors = [torch.from_numpy(x).to(getattr(torch, dtype)) for x in example_inputs(c, sizes)]
-    found = compile(c, backend="triton")(*tensors, **parameters)
-    print("In Triton's interpreter the generated kernels give:")
-    return compare(c, found, interpret(c, *tensors, **parameters), dtype)
+    settings = Settings(pairs(rest[:middle]), pairs(rest[middle + 1 :]), dtype, None)
+    tensors, _, values = prepare(c, settings, longest=QUICK)
+    keywords: dict[str, Any] = dict(values)
+    try:
+        found = compile(c, backend="triton")(*tensors, **keywords)
+    except EinfallError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    print("In Triton's interpreter, on the same numbers, the generated kernels give:")
+    return compare(c, found, interpret(c, *tensors, **keywords), dtype)
 
 
 def compare(cascade: Cascade, found: Any, exact: Any, dtype: str) -> int:
     """Print each output's error against the interpreter; 1 if one is too large."""
-    worst = 0.0
-    outputs = found if isinstance(found, tuple) else (found,)
-    truths = exact if isinstance(exact, tuple) else (exact,)
-    for name, x, truth in zip(cascade.outputs, outputs, truths, strict=True):
-        got = x.double().cpu().numpy()
+    limit = TOLERANCE.get(dtype, 1e-5)
+    good = True
+    for name, x, truth in zip(cascade.outputs, several(found), several(exact), strict=True):
+        got, truth = x.double().cpu().numpy(), np.asarray(truth, np.float64)
         finite = np.isfinite(truth)
         same = bool(np.array_equal(got[~finite], truth[~finite]))
         gap = float(np.linalg.norm(got[finite] - truth[finite]))
         error = gap / max(float(np.linalg.norm(truth[finite])), 1e-30)
-        worst = max(worst, error if same else np.inf)
-        print(f"  {name}: relative error {error:.2e} against float64")
-    good = worst <= TOLERANCE.get(dtype, 1e-5)
-    print("  agrees with the interpreter" if good else "  DISAGREES with the interpreter")
+        fine = same and error <= limit
+        good = good and fine
+        verdict = "agrees with" if fine else "DIFFERS FROM"
+        print(
+            f"  {name} {verdict} the interpreter: relative error {error:.1e}, {limit:.0e} allowed"
+        )
     return 0 if good else 1
+
+
+def bench(cascade: Cascade, settings: Settings) -> int:
+    """Measure a call on the GPU, and print it beside what the roofline says."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise BackendError(
+            "bench needs a GPU, and none is here; `einfall explain` tells the least time that the "
+            "work takes on known machines"
+        )
+    tensors, sizes, values = prepare(cascade, settings)
+    keywords: dict[str, Any] = dict(values)
+    there = [t.cuda() for t in tensors]
+    k = compile(cascade, backend="triton").lower(*there, **keywords)
+    seconds = k.benchmark(*there, **keywords) / 1e3
+    print(f"{cascade.name} on {torch.cuda.get_device_name()}, {settings.dtype}, {shown(sizes)}")
+    for line in measured(explain(k, sizes=sizes, machine=settings.machine), seconds):
+        print(f"  {line}")
+    return 0
+
+
+def measured(x: Explanation, seconds: float) -> list[str]:
+    """Return a measurement beside the roofline's prediction, as lines."""
+    lines = [f"measured   {duration(seconds)}"]
+    c = x.cost
+    if c.useful is not None and c.useful.matrix:
+        lines[0] += f"   {quantity(c.useful.matrix / seconds, 'FLOP/s')} on points that exist"
+    if c.moved:
+        lines.append(f"memory     {quantity(c.moved / seconds, 'B/s')}")
+    if c.seconds:
+        waiting = sum(k.waiting or 0.0 for k in c.kernels)
+        binding = c.kernels[0].terms[0].unit if len(c.kernels) == 1 else "of each kernel"
+        lines.append(
+            f"predicted  {duration(c.seconds)} if all units of the {x.machine} overlap, "
+            f"{duration(waiting)} if none do"
+        )
+        lines.append(f"roofline   {percent(c.seconds / seconds)} reached (bound: {binding})")
+    if c.bound:
+        lines.append(f"compulsory bound {duration(c.bound)}: {digits(seconds / c.bound)}x away")
+    return lines
+
+
+def show_after(k: Lowered, name: str) -> str:
+    """Return what a pass changed, as a diff; of ``stream`` the states that it derived.
+
+    Raises
+    ------
+    EinfallError : no pass of that name ran.
+    """
+    if name == "stream":
+        return (
+            "\n".join(
+                line
+                for kernel in explain(k).kernels
+                for loop in kernel.loops
+                for line in (f"{kernel.name}:", *(f"  {x}" for x in loop_lines(loop)))
+            )
+            or "no rank is walked by a loop"
+        )
+    steps = [s for s in k.steps if s.name == name]
+    if not steps:
+        names = dict.fromkeys((*(s.name for s in k.steps), "stream"))
+        raise EinfallError(f"passes are {', '.join(names)}; {name!r} is none of them")
+    texts = []
+    for step in steps:
+        before, after = (str(x).splitlines() for x in (step.before, step.after))
+        diff = difflib.unified_diff(
+            before, after, f"before {name}", f"after {name}", n=99, lineterm=""
+        )
+        texts.append("\n".join(diff) or f"{name} changes nothing here")
+    return "\n\n".join(texts)
 
 
 if __name__ == "__main__":

@@ -1,34 +1,69 @@
-"""The command line: ``einfall run | show | explain | save FILE``."""
+"""The command line: ``einfall run | show | explain | bench | save FILE``."""
 
 from __future__ import annotations
 
 import argparse
-import difflib
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import EinfallError, __version__, cascade
+from . import BackendError, EinfallError, __version__, analyse, cascade
 from .backends import command
+from .backends.explain import explain
+
+COMMANDS = {
+    "run": "compile, run on what this machine has, check against the interpreter, explain",
+    "show": "print the cascade in full, what a pass changes, or the generated kernels",
+    "explain": "say what the kernels walk, keep, skip and spend",
+    "bench": "measure a call on the GPU, beside the roofline",
+    "save": "write kernels, launcher and self-test to one file that needs only torch and triton",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="einfall", description="Compile attention.")
-    parser.add_argument("--version", action="version", version=f"einfall {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, help in (
-        ("run", "compile, run on what this machine has, check against the interpreter, explain"),
-        ("show", "print the cascade, a pass's effect, or the generated kernels"),
-        ("explain", "say what the kernels walk, keep, skip and spend"),
-        ("save", "write kernels, launcher and self-test to one file"),
-    ):
-        sub = commands.add_parser(name, help=help)
-        sub.add_argument("file", type=Path, help="a cascade: a .einsum file")
-        sub.add_argument("--size", action="append", default=[], metavar="RANK=N")
-        sub.add_argument("--set", action="append", default=[], metavar="PARAMETER=VALUE")
-        sub.add_argument("--dtype", default="float16")
-        sub.add_argument("--target", default=None, help="sm_80, sm_90, sm_100 or gfx942")
+    options = parser().parse_args(arguments)
+    try:
+        return dispatch(options)
+    except EinfallError as error:
+        sys.stdout.flush()
+        # As Python shows it, with the characters underlined, but without the way there.
+        for line in traceback.format_exception_only(type(error), error):
+            print(line.removeprefix(f"{type(error).__module__}."), file=sys.stderr, end="")
+        return 1
+    except BrokenPipeError:
+        # The reader has seen enough, as `head` does.
+        sys.stderr.close()
+        return 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    top = argparse.ArgumentParser(
+        prog="einfall",
+        description="Compile attention: cascades of extended einsums in, Triton kernels out.",
+        epilog="try: einfall run examples/causal.einsum --size m=4096",
+    )
+    top.add_argument("--version", action="version", version=f"einfall {__version__}")
+    commands = top.add_subparsers(dest="command", required=True)
+    for name, words in COMMANDS.items():
+        sub = commands.add_parser(name, help=words, description=words)
+        sub.add_argument("file", metavar="FILE", type=Path, help="a cascade: a .einsum file")
+        sub.add_argument(
+            "--size", action="append", default=[], metavar="RANK=N", help="the size of a rank"
+        )
+        sub.add_argument(
+            "--set", action="append", default=[], metavar="NAME=X", help="the value of a parameter"
+        )
+        sub.add_argument(
+            "--dtype",
+            default="float16",
+            choices=("float16", "bfloat16", "float32"),
+            help="of the real inputs (float16)",
+        )
+        sub.add_argument("--target", help="sm_80, sm_90, sm_100 or gfx942; by default the GPU here")
+        sub.add_argument("--machine", help="whose figures give times, e.g. H200")
         if name == "run":
             sub.add_argument(
                 "--kernel",
@@ -36,46 +71,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 help="without a GPU, run the kernels in Triton's interpreter too",
             )
         if name == "show":
-            sub.add_argument("--after", metavar="PASS", help="what a pass changed, as a diff")
+            sub.add_argument("--after", metavar="PASS", help="what a pass changes, as a diff")
             sub.add_argument("--kernels", action="store_true", help="the generated kernels")
         if name == "save":
-            sub.add_argument("output", type=Path)
-    options = parser.parse_args(arguments)
-    try:
-        return dispatch(options)
-    except EinfallError as error:
-        print("".join(shown(error)), file=sys.stderr, end="")
-        return 1
-
-
-def shown(error: EinfallError) -> list[str]:
-    """An error as Python shows it, without the way there."""
-    import traceback
-
-    return traceback.format_exception_only(type(error), error)
+            sub.add_argument("output", metavar="OUTPUT", type=Path, help="the file to write")
+    return top
 
 
 def dispatch(options: argparse.Namespace) -> int:
     """Carry out one command."""
     c = cascade(options.file)
     settings = command.Settings(
-        command.pairs(options.size), command.pairs(options.set), options.dtype, options.target
+        command.pairs(options.size),
+        command.pairs(options.set),
+        options.dtype,
+        options.target,
+        options.machine,
     )
     match options.command:
         case "run":
             return command.run(c, settings, kernel=options.kernel)
+        case "bench":
+            return command.bench(c, settings)
         case "explain":
-            print(command.lowered(c, settings).explain())
+            try:
+                k = command.lowered(c, settings)
+            except BackendError:
+                # No kernel: what is known without one, and then the reason.
+                print(analyse(c), end="\n\n")
+                raise
+            print(explain(k, machine=options.machine))
         case "save":
-            print(command.lowered(c, settings).save(options.output))
+            path = command.lowered(c, settings, general=True).save(options.output)
+            print(f"wrote {path}; test it with: python {path}")
         case "show" if options.after:
-            for step in command.lowered(c, settings).steps:
-                if step.name == options.after:
-                    before, after = (str(x).splitlines() for x in (step.before, step.after))
-                    lines = difflib.unified_diff(before, after, "before", "after", lineterm="")
-                    print("\n".join(lines) or f"{step.name} changes nothing")
+            print(command.show_after(command.lowered(c, settings), options.after))
         case "show" if options.kernels:
-            print(command.lowered(c, settings).source, end="")
+            print(command.lowered(c, settings, general=True).source, end="")
         case _:
             print(c)
     return 0
