@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy
 import pytest
 
-from einfall.backends.interpreter import interpret
+from einfall.backends.interpreter import evaluate, interpret
 from einfall.ir.cascade import Cascade
 from einfall.ir.notation import cascade
 from einfall.ir.verify import verify
@@ -132,8 +132,8 @@ def test_random_cascades_keep_their_first_output(first: int) -> None:
         verify(after)
         shorter += len(after.einsums) < len(before.einsums)
         assert remove_dead(after) is after
-        numpy.testing.assert_array_equal(
-            interpret(after, *arrays.values(), **parameters),
-            interpret(before, *arrays.values(), **parameters),
-        )
+        (name,) = after.outputs
+        found, expected = (evaluate(c, arrays, parameters)[name] for c in (after, before))
+        numpy.testing.assert_array_equal(found.filled(), expected.filled())
+        numpy.testing.assert_array_equal(found.mask(), expected.mask())
     assert shorter > 10
