@@ -17,7 +17,7 @@ import numpy as np
 from ..ir.cascade import Cascade, Scalar
 from ..ir.errors import BackendError, EinfallError
 from ..passes.divide import short_ranks
-from .command_inputs import default_sizes, example_inputs, shapes_of
+from .command_inputs import default_sizes, example_inputs, integer_ends, shapes_of
 from .compile import compile
 from .explain import Explanation, explain
 from .explain_numbers import digits, duration, listing, percent, quantity
@@ -145,8 +145,19 @@ def run(cascade: Cascade, settings: Settings, *, kernel: bool) -> int:
         else:
             print("  Add --kernel to run the generated kernels too, in Triton's interpreter.")
     print()
-    print(explain(lowered(cascade, settings), machine=settings.machine))
+    print(explained(cascade, settings))
     return status
+
+
+def explained(cascade: Cascade, settings: Settings) -> Explanation:
+    """Explain a cascade at example sizes, with example values of the integers that bounds read."""
+    k = lowered(cascade, settings)
+    shapes = k.known.shapes
+    whole = integer_ends(cascade, shapes, k.known.sizes)
+    only = {t: shapes[t] if t in whole else (1,) for t in cascade.inputs}
+    arrays = example_inputs(cascade, only, k.known.sizes)
+    values = {t: x for t, x in zip(cascade.inputs, arrays, strict=True) if t in whole}
+    return explain(k, machine=settings.machine, tensors=values)
 
 
 def several(found: Any) -> tuple[Any, ...]:

@@ -21,7 +21,7 @@ from ..ir.expression import (
     walk,
 )
 from ..ir.sizes import ranks_of
-from .save_check import shape
+from .save_check import equalised, shape
 
 LONG, SHORT, FEW = 1024, 64, 2
 """Sizes of ranks that were not given: of sequences, of features, of everything else."""
@@ -76,7 +76,7 @@ def default_sizes(cascade: Cascade, given: Mapping[str, Scalar]) -> dict[str, in
         raise EinfallError(
             f"{cascade.name} has the ranks {', '.join(sizes)}; --size {unknown[0]}=... names none"
         )
-    return sizes
+    return equalised(cascade, sizes, fixed=given)
 
 
 def by_rank(cascade: Cascade) -> dict[str, list[tuple[int, int]]]:

@@ -19,6 +19,7 @@ from .explain_stored import Stored, stored_between
 from .explain_visits import Facts
 from .explain_walks import RankWalks, rank_walks
 from .roofline import Machine, machine_for
+from .save import boxed_tensors
 
 if TYPE_CHECKING:
     from ..ir.mapping import MappedKernel
@@ -45,7 +46,8 @@ class KernelExplanation:
     """One kernel: what it moves, what a program has of each rank, its loops and its work.
 
     before : einsums computed once a program, ahead of the loops. after : behind them.
-    boxes : inputs that are fetched by tensor descriptors. programs : of a launch; None: open.
+    boxes : inputs of which tiles are fetched by tensor descriptors. programs : of a launch; None
+    where a size is open.
     """
 
     name: str
@@ -110,6 +112,7 @@ def explain(
     lowered: Lowered,
     *,
     sizes: Mapping[str, int] | None = None,
+    tensors: Mapping[str, Any] | None = None,
     machine: str | Machine | None = None,
 ) -> Explanation:
     """Explain a lowered cascade.
@@ -117,6 +120,7 @@ def explain(
     Parameters
     ----------
     sizes : of ranks, beside those known when it was lowered.
+    tensors : inputs that loop bounds read, by name, as arrays; without them their tiles are open.
     machine : whose figures give times, e.g. ``"H200"``; else the GPU that is here, else the first
         that runs kernels of the target.
 
@@ -127,7 +131,7 @@ def explain(
     known, mapping = lowered.known, lowered.mapping
     at = {**known.sizes, **(sizes or {})}
     figures = machine if isinstance(machine, Machine) else machine_for(known.target, machine)
-    facts = Facts.of(lowered, at)
+    facts = Facts.of(lowered, at, tensors or {})
     loops = {
         k.name: tuple(explain_loop(k, t, facts) for t in k.traversals) for k in mapping.kernels
     }
@@ -150,14 +154,19 @@ def explain(
         refusals=tuple(
             dict.fromkeys((*mapping.notes, *(n for k in mapping.kernels for n in k.notes)))
         ),
-        kernels=tuple(explain_kernel(k, loops[k.name], facts) for k in mapping.kernels),
+        kernels=tuple(
+            explain_kernel(k, loops[k.name], facts, boxed_tensors(lowered)) for k in mapping.kernels
+        ),
         stored=stored_between(mapping, facts),
         cost=cost(lowered.cascade, mapping, facts, figures),
     )
 
 
 def explain_kernel(
-    kernel: MappedKernel, loops: tuple[LoopExplanation, ...], facts: Facts
+    kernel: MappedKernel,
+    loops: tuple[LoopExplanation, ...],
+    facts: Facts,
+    boxed: tuple[str, ...],
 ) -> KernelExplanation:
     """Return what one kernel does."""
     from .explain_visits import programs
@@ -178,6 +187,6 @@ def explain_kernel(
         tuple(str(e) for e in kernel.before),
         loops,
         tuple(str(e) for e in kernel.after),
-        tuple(t for t in kernel.described if t in kernel.reads),
+        tuple(t for t in boxed if t in kernel.reads),
         programs(kernel, facts.sizes) if counted else None,
     )

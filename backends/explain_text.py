@@ -99,7 +99,7 @@ def kernel_lines(k: KernelExplanation) -> Iterator[str]:
     yield f"reads {listing(k.reads)}, writes {listing(k.writes)}"
     yield f"{times(k.warps, 'warp')}, {times(k.stages, 'stage')} of loads in flight{launched}"
     if k.boxes:
-        yield f"tiles of {listing(k.boxes)} may be fetched as boxes, by tensor descriptors"
+        yield f"tiles of {listing(k.boxes)} are fetched as boxes, by tensor descriptors"
     alone = [r.rank for r in k.ranks if r.role == "grid"]
     if alone:
         yield f"{', '.join(alone)}: one coordinate for each program"

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..ir.cascade import Scalar
 from ..ir.domain import Domain
@@ -71,15 +71,16 @@ class Visits:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known when work is counted: sizes, parameters, dtypes in memory, shapes of inputs."""
+    """What is known when work is counted: sizes, parameters, dtypes in memory, shapes, values."""
 
     sizes: Mapping[str, int]
     parameters: Mapping[str, Scalar]
     dtypes: Mapping[str, str]
     shapes: Mapping[str, tuple[int, ...]]
+    tensors: Mapping[str, Any]
 
     @classmethod
-    def of(cls, lowered: Lowered, sizes: Mapping[str, int]) -> Facts:
+    def of(cls, lowered: Lowered, sizes: Mapping[str, int], tensors: Mapping[str, Any]) -> Facts:
         """Collect what a lowering and these sizes tell; a shape that they do not is left out."""
         cascade, known, mapping = lowered.cascade, lowered.known, lowered.mapping
         shapes = dict(known.shapes)
@@ -94,7 +95,7 @@ class Facts:
                     shapes[tensor] = tuple(sizes[r] for r in ranks)
         defaults = {n: v for n, v in cascade.parameters if v is not None}
         dtypes = {**known.dtypes, **dict(mapping.dtypes)}
-        return cls(sizes, {**defaults, **known.parameters}, dtypes, shapes)
+        return cls(sizes, {**defaults, **known.parameters}, dtypes, shapes, tensors)
 
     def missing(self, kernel: MappedKernel) -> tuple[str, ...]:
         """Return the ranks of a kernel whose size is open."""
@@ -142,6 +143,7 @@ def visits(kernel: MappedKernel, traversal: Traversal, facts: Facts) -> Visits |
                 sizes=sizes,
                 parameters=numbers,
                 coordinates=dict(zip(followed, at, strict=True)),
+                tensors=facts.tensors,
             )
         except PassError as error:
             return str(error).rstrip(".")

@@ -8,6 +8,7 @@ compares. The text is what a formatter would make of it.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from ..codegen.kernel import Argument, Buffer, Kernel
 from ..codegen.layout import WIDTH, lay_out
 from ..ir.cascade import Cascade
 from ..ir.errors import BackendError, EinfallError
-from ..ir.expression import Access
+from ..ir.expression import Access, RankVariable
 from ..ir.show import show_expression
 from ..ir.sizes import ranks_of
 from .save_check import self_test
@@ -73,7 +74,17 @@ def general(lowered: Lowered) -> Lowered:
     # An open parameter is a float, so those that are not keep their value, which is their dtype.
     whole = {n: v for n, v in known.parameters.items() if isinstance(v, int)}
     cut = {r: n for r, n in tiles.items() if r not in static}
-    open_ = replace(known, sizes=static, shapes={}, parameters=whole, tiles=cut)
+    warps = {k.num_warps for k in lowered.kernels}
+    stages = {k.num_stages for k in lowered.kernels}
+    open_ = replace(
+        known,
+        sizes=static,
+        shapes={},
+        parameters=whole,
+        tiles=cut,
+        num_warps=warps.pop() if len(warps) == 1 else None,
+        num_stages=stages.pop() if len(stages) == 1 else None,
+    )
     try:
         other = lower_cascade(lowered.cascade, open_)
     except EinfallError:
@@ -95,7 +106,7 @@ def standalone(lowered: Lowered) -> str:
         raise BackendError(
             f"a saved file has {clash[0]} as a name of its own; rename {clash[0]} of {cascade.name}"
         )
-    imports, blocks = pieces(lowered.kernels)
+    imports, blocks = pieces(lowered.kernels, cascade.name)
     lines = [*docstring(lowered), "", "import os", "", "import torch", *sorted(imports)]
     for block in blocks:
         lines += ["", "", *block.splitlines()]
@@ -126,16 +137,23 @@ def docstring(lowered: Lowered) -> Iterator[str]:
     yield '"""'
 
 
-def pieces(kernels: tuple[Kernel, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the imports and the functions of the kernels' files, each once, in order."""
+def pieces(kernels: tuple[Kernel, ...], launcher: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the imports and the functions of the kernels' files, each once, in order.
+
+    A function with the launcher's name gets another one.
+    """
     imports: dict[str, None] = dict.fromkeys(STANDARD)
     blocks: dict[str, None] = {}
     for kernel in kernels:
         lines = kernel.text.splitlines()
-        for node in ast.parse(kernel.text).body:
+        nodes = ast.parse(kernel.text).body
+        clash = any(isinstance(n, ast.FunctionDef) and n.name == launcher for n in nodes)
+        for node in nodes:
             decorators = node.decorator_list if isinstance(node, ast.FunctionDef) else []
             first = min([node.lineno, *(d.lineno for d in decorators)])
             text = "\n".join(lines[first - 1 : node.end_lineno])
+            if clash:
+                text = re.sub(rf"(?<![.\w]){launcher}(?=\()", f"{launcher}_function", text)
             if isinstance(node, ast.Import | ast.ImportFrom):
                 imports.setdefault(text)
             elif not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
@@ -171,6 +189,9 @@ def launcher(lowered: Lowered) -> Iterator[str]:
     yield "        if tensor.dtype != dtype or tensor.shape != shape:"
     yield '            found = f"{tensor.dtype} of shape {tuple(tensor.shape)}"'
     yield '            raise ValueError(f"{name} must be {dtype} of shape {shape}; {found} given")'
+    for one, other, tensor in same_sizes(lowered, sizes):
+        yield f"    if size_{one} != size_{other}:"
+        yield f'        raise ValueError("{one} and {other} of {tensor} must be equally long")'
     boxed = boxed_tensors(lowered)
     if boxed:
         yield from lay_out(f"    for tensor in ({', '.join(boxed)}{',' * (len(boxed) == 1)}):")
@@ -287,14 +308,29 @@ def extents(cascade: Cascade, tensor: str, sizes: dict[str, str], keywords: tupl
 
 def boxed_tensors(lowered: Lowered) -> tuple[str, ...]:
     """Return the inputs of which some kernel makes a tensor descriptor."""
-    found = {
+    made = [
+        base
+        for kernel in lowered.kernels
+        for base in re.findall(r"make_tensor_descriptor\(\s*(\w+)", kernel.text)
+    ]
+    return tuple(
         t
-        for mapped, kernel in zip(lowered.mapping.kernels, lowered.kernels, strict=True)
-        if kernel.descriptors
-        for t in mapped.described
-        if t in kernel.reads
-    }
-    return tuple(t for t in lowered.cascade.inputs if t in found)
+        for t in lowered.cascade.inputs
+        if any(re.fullmatch(rf"{t}(_at(_\d+)?)?", base) for base in made)
+    )
+
+
+def same_sizes(lowered: Lowered, sizes: dict[str, str]) -> list[tuple[str, str, str]]:
+    """Return (rank, other rank, tensor) where an input has two ranks at one place."""
+    found: dict[tuple[str, str, str], None] = {}
+    cascade = lowered.cascade
+    for einsum in cascade.einsums:
+        for x in einsum.expressions():
+            if isinstance(x, Access) and x.tensor in cascade.inputs:
+                for c, first in zip(x.coordinates, ranks_of(cascade, x.tensor), strict=False):
+                    if isinstance(c, RankVariable) and first is not None and c.rank != first:
+                        found.setdefault((first, c.rank, x.tensor))
+    return [(a, b, t) for a, b, t in found if a in sizes and b in sizes]
 
 
 def shown(cascade: Cascade, tensor: str) -> tuple[str, ...]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from math import isfinite, prod
 from typing import TYPE_CHECKING, Any
 
+import networkx
 import numpy as np
 
 from ..codegen.layout import WIDTH, lay_out
 from ..ir.cascade import Cascade, Scalar
 from ..ir.errors import BackendError, EinfallError
-from ..ir.expression import Access, Expression
+from ..ir.expression import Access, Expression, RankVariable
 from ..ir.interval import interval
 from ..ir.sizes import ranks_of, tensor_shape
 from .interpreter import interpret
@@ -47,8 +48,30 @@ def example(
         sizes[rank] = static.get(rank, tiles.get(rank, 0) + odd[k % len(odd)])
         if rank not in static and rank not in tiles:
             sizes[rank] = 2 + k % 2
+    sizes = equalised(cascade, sizes, fixed=static)
     shapes = {t: shape(cascade, t, sizes, values, known.shapes, EXTENT) for t in cascade.inputs}
     return shapes, values, sizes
+
+
+def equalised(
+    cascade: Cascade, sizes: Mapping[str, int], *, fixed: Collection[str]
+) -> dict[str, int]:
+    """Return sizes in which ranks that stand at one place of an input are equally long.
+
+    A fixed size goes before the others, and a large one before a small one.
+    """
+    same: networkx.Graph[str] = networkx.Graph()
+    for einsum in cascade.einsums:
+        for x in einsum.expressions():
+            if isinstance(x, Access) and x.tensor in cascade.inputs:
+                for c, first in zip(x.coordinates, ranks_of(cascade, x.tensor), strict=False):
+                    if isinstance(c, RankVariable) and first is not None and c.rank != first:
+                        same.add_edge(first, c.rank)
+    found = dict(sizes)
+    for group in networkx.connected_components(same):
+        size = max((r in fixed, sizes[r]) for r in group)[1]
+        found |= dict.fromkeys(group, size)
+    return {r: found[r] for r in sizes}
 
 
 def shape(

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from . import BackendError, EinfallError, __version__, analyse, cascade
 from .backends import command
-from .backends.explain import explain
 
 COMMANDS = {
     "run": "compile, run on what this machine has, check against the interpreter, explain",
@@ -95,12 +94,11 @@ def dispatch(options: argparse.Namespace) -> int:
             return command.bench(c, settings)
         case "explain":
             try:
-                k = command.lowered(c, settings)
+                print(command.explained(c, settings))
             except BackendError:
                 # No kernel: what is known without one, and then the reason.
                 print(analyse(c), end="\n\n")
                 raise
-            print(explain(k, machine=options.machine))
         case "save":
             path = command.lowered(c, settings, general=True).save(options.output)
             print(f"wrote {path}; test it with: python {path}")
