@@ -8,7 +8,9 @@ from typing import Any
 import numpy
 import pytest
 
+from einfall import examples
 from einfall.backends.interpreter import evaluate, interpret
+from einfall.examples.inputs import RECIPES, make
 from einfall.ir.cascade import Cascade, Einsum
 from einfall.ir.errors import PassError
 from einfall.ir.expression import Access, Apply, Concatenate, Populate, RankVariable, Reduce
@@ -264,6 +266,13 @@ def test_an_iterative_reduction_keeps_the_iterative_rank() -> None:
         "H_sum_2": ("p",),  # how much of H[2] there is depends on the generation
         "H_sum_3": (),
     }
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_examples_keep_their_meaning(name: str) -> None:
+    before = getattr(examples, name)
+    tensors, parameters = make(name, seed=0, scale="tiny")
+    assert_kept(before, dict(zip(before.inputs, tensors, strict=True)), parameters)
 
 
 @pytest.mark.parametrize("first", range(0, 200, 50))
