@@ -19,8 +19,9 @@ from .launch import Plan, plan
 class Lowered:
     """What ``compile(c).lower(...)`` gives: attributes to read, and kernels to run.
 
-    cascade : as declared. steps : each pass with the cascade before and after it. mapping : kernels,
-    ranks' roles, partitions and streaming states. kernels : text and launch data, in order.
+    cascade : as declared. steps : each pass with the cascade before and after it.
+    mapping : kernels, ranks' roles, partitions and streaming states.
+    kernels : text and launch data, in order.
     """
 
     cascade: Cascade
@@ -35,7 +36,7 @@ class Lowered:
         return "\n\n".join(kernel.text.rstrip("\n") for kernel in self.kernels) + "\n"
 
     def plan(self) -> Plan:
-        """The launch plan of these kernels."""
+        """Return the launch plan of these kernels."""
         return plan(self.kernels, self.cascade)
 
     def explain(self) -> Any:
@@ -71,7 +72,7 @@ def lower_cascade(cascade: Cascade, known: Known) -> Lowered:
 
 
 def title(mapping: Mapping, name: str) -> tuple[str, ...]:
-    """The docstring of a kernel's file: what it computes, and how its ranks are cut."""
+    """Return the docstring of a kernel's file: what it computes, and how its ranks are cut."""
     kernel = next(k for k in mapping.kernels if k.name == name)
     words = {"grid": "one coordinate", "tiled": "a tile", "streamed": "walked", "resident": "whole"}
     roles = ", ".join(f"{rank} {words[role]}" for rank, role in kernel.roles)

@@ -1,9 +1,9 @@
 """What a point that does not exist does to the values computed from it.
 
 A partial tile computes at points that do not exist. If the tensor at which a filter first cuts is
-*filled* with the right number there, everything downstream turns into the identity of its reducer by
-arithmetic alone, and one select replaces one for each reduction. This file decides whether it does,
-on a domain of five abstract values.
+*filled* with the right number there, everything downstream turns into the identity of its reducer
+by arithmetic alone, and one select replaces one for each reduction. This file decides whether it
+does, on a domain of five abstract values.
 """
 
 from __future__ import annotations
@@ -116,8 +116,10 @@ def obviously_positive(expression: Expression) -> bool:
         case Size():
             return True
         case Apply("sqrt" | "rsqrt" | "exp" | "exp2", (x,)):
-            return expression.operator in ("exp", "exp2") and isinstance(x, Constant) or (
-                obviously_positive(x) and expression.operator in ("sqrt", "rsqrt")
+            return (
+                expression.operator in ("exp", "exp2")
+                and isinstance(x, Constant)
+                or (obviously_positive(x) and expression.operator in ("sqrt", "rsqrt"))
             )
         case Apply("*" | "/" | "+", (x, y)):
             return obviously_positive(x) and obviously_positive(y)

@@ -57,8 +57,8 @@ class Kernel:
     """One kernel as text and launch data.
 
     The grid is one-dimensional: the product of ``grid``'s extents, the last varying fastest; the
-    kernel decodes ``tl.program_id(0)`` itself. ``descriptors`` says that it makes tensor descriptors,
-    for which Triton needs an allocator (``triton.set_allocator``).
+    kernel decodes ``tl.program_id(0)`` itself. ``descriptors`` says that it makes tensor
+    descriptors, for which Triton needs an allocator (``triton.set_allocator``).
     """
 
     name: str

@@ -62,7 +62,7 @@ def _last_bracket(text: str) -> int | None:
 
 
 def _flat(text: str) -> str:
-    """The text with everything in brackets left out."""
+    """Return the text with everything in brackets left out."""
     depth, kept = 0, []
     for c in text:
         depth += (c in _OPEN) - (c in _CLOSE)
@@ -91,12 +91,7 @@ def _operands(text: str) -> list[str]:
     """Split an expression before its loosest operators."""
     flat = _flat(text)
     for operators in (("|",), ("&",), ("+", "-"), ("*", "/", "//", "%")):
-        marks = [
-            k
-            for op in operators
-            for k in range(len(flat))
-            if flat.startswith(f" {op} ", k)
-        ]
+        marks = [k for op in operators for k in range(len(flat)) if flat.startswith(f" {op} ", k)]
         if marks:
             bounds = [0, *sorted(m + 1 for m in marks), len(text)]
             return [text[a:b].strip() for a, b in zip(bounds, bounds[1:], strict=False)]

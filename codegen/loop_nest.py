@@ -24,7 +24,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Union
 
 from .kernel import Argument, Buffer, GridRank
 
@@ -112,7 +111,7 @@ class Cast:
     dtype: str
 
 
-Value = Union[Ref, Number, Scalar, Index, Op, Cast]
+Value = Ref | Number | Scalar | Index | Op | Cast
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +171,9 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """Walk a rank: ``first`` = begin, begin + tile, ... below end. ``cut`` says that tiles may be
-    cut by the filter or by the end of the rank.
+    """Walk a rank: ``first`` = begin, begin + tile, ... below end.
+
+    ``cut`` says that tiles may be cut by the filter or by the end of the rank.
     """
 
     rank: str
@@ -192,7 +192,7 @@ class Comment:
     text: str
 
 
-Statement = Union[Let, Load, Dot, Fold, Store, Loop, Comment]
+Statement = Let | Load | Dot | Fold | Store | Loop | Comment
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +222,7 @@ class Nest:
     num_stages: int
 
     def axis(self, name: str) -> Axis:
-        """The axis of that name."""
+        """Return the axis of that name."""
         return next(a for a in self.axes if a.name == name)
 
 
@@ -235,7 +235,7 @@ def statements(body: tuple[Statement, ...]) -> Iterator[Statement]:
 
 
 def value_axes(value: Value) -> frozenset[str]:
-    """The axes over which a value varies."""
+    """Return the axes over which a value varies."""
     match value:
         case Ref(var=var):
             return frozenset(var.axes)
@@ -250,7 +250,7 @@ def value_axes(value: Value) -> frozenset[str]:
 
 
 def value_vars(value: Value) -> frozenset[str]:
-    """The names of the variables that a value reads."""
+    """Return the names of the variables that a value reads."""
     match value:
         case Ref(var=var):
             return frozenset((var.name,))

@@ -15,7 +15,7 @@ class Names:
         self.tiles: dict[tuple[str, str], str] = {}
 
     def take(self, wish: str) -> str:
-        """A new name: the wish, numbered if it is taken."""
+        """Return a new name: the wish, numbered if it is taken."""
         name, number = wish, 2
         while name in self.taken:
             name, number = f"{wish}_{number}", number + 1
@@ -23,7 +23,7 @@ class Names:
         return name
 
     def tile(self, tensor: str, suffix: str = "") -> str:
-        """The variable of a tensor's tile: its name in small letters, always the same one."""
+        """Return the variable of a tensor's tile: the name in small letters, always the same."""
         key = (tensor, suffix)
         if key not in self.tiles:
             self.tiles[key] = self.take(f"{tensor.lower()}{suffix}")

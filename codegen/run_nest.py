@@ -7,6 +7,7 @@ tells an error of lowering from an error of printing.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import reduce
 from itertools import product
 from typing import Any
 
@@ -97,7 +98,9 @@ class Program:
                     self.bind(var.name, var.axes, total)
                 case Fold(var=var, value=value, axis=axis, reducer=reducer):
                     axes = self.ordered(value_axes(value))
-                    self.bind(var.name, var.axes, fold(self.value(value, axes), axes.index(axis), reducer))
+                    self.bind(
+                        var.name, var.axes, fold(self.value(value, axes), axes.index(axis), reducer)
+                    )
                 case Store():
                     self.store(s)
                 case Loop(first=first, begin=begin, end=end, tile=tile, body=body):
@@ -122,7 +125,7 @@ class Program:
         return tuple(a for a in self.order if a in axes)
 
     def value(self, value: Value, axes: tuple[str, ...]) -> Array:
-        """A value in the shape in which it broadcasts to ``axes``."""
+        """Return a value in the shape in which it broadcasts to ``axes``."""
         match value:
             case Number(value=n):
                 return np.asarray(n)
@@ -144,7 +147,7 @@ class Program:
                 return apply(operator, [self.value(x, axes) for x in operands])
 
     def places(self, coordinates: tuple[Value, ...], axes: tuple[str, ...]) -> list[Array]:
-        """The coordinates of a tile, as integer arrays."""
+        """Return the coordinates of a tile, as integer arrays."""
         return [np.asarray(self.value(c, axes)).astype(np.int64) for c in coordinates]
 
     def load(self, load: Load) -> Array:
@@ -155,7 +158,9 @@ class Program:
         allowed = np.ones(shape, bool)
         if load.guard is not None:
             allowed = allowed & self.value(load.guard, axes)
-        source = self.tensors[load.tensor] if load.tensor in self.tensors else self.written[load.tensor]
+        source = (
+            self.tensors[load.tensor] if load.tensor in self.tensors else self.written[load.tensor]
+        )
         inside = np.ones(shape, bool)
         for c, n in zip(places, source.shape, strict=True):
             inside = inside & (c >= 0) & (c < n)
@@ -174,8 +179,12 @@ class Program:
         allowed = np.ones(shape, bool)
         if store.guard is not None:
             allowed = allowed & self.value(store.guard, axes)
-        places = tuple(np.broadcast_to(c, shape)[allowed] for c in self.places(store.coordinates, axes))
-        self.written[store.tensor][places] = np.broadcast_to(self.value(store.value, axes), shape)[allowed]
+        places = tuple(
+            np.broadcast_to(c, shape)[allowed] for c in self.places(store.coordinates, axes)
+        )
+        self.written[store.tensor][places] = np.broadcast_to(self.value(store.value, axes), shape)[
+            allowed
+        ]
 
 
 def expand(array: Array, own: tuple[str, ...], axes: tuple[str, ...]) -> Array:
@@ -185,7 +194,7 @@ def expand(array: Array, own: tuple[str, ...], axes: tuple[str, ...]) -> Array:
 
 def fold(array: Array, place: int, reducer: str) -> Array:
     """Reduce along one axis."""
-    functions = {"sum": np.sum, "max": np.max, "min": np.min, "prod": np.prod}
+    functions: dict[str, Any] = {"sum": np.sum, "max": np.max, "min": np.min, "prod": np.prod}
     functions |= {"any": np.any, "all": np.all}
     if array.shape[place] == 0:
         return np.full(np.delete(array.shape, place), REDUCERS[reducer].identity)
@@ -193,25 +202,15 @@ def fold(array: Array, place: int, reducer: str) -> Array:
 
 
 def apply(operator: str, x: list[Array]) -> Array:
-    """A pointwise operator; infinities and quotients by 0 follow the kernel's rules."""
+    """Return a pointwise operator; infinities and quotients by 0 follow the kernel's rules."""
     with np.errstate(all="ignore"):
         match operator:
             case "quotient":
                 return np.where(x[1] == 0, 0.0, x[0] / np.where(x[1] == 0, 1, x[1]))
             case "where":
                 return np.where(x[0], x[1], x[2])
-            case "and" | "or":
-                joined = np.logical_and if operator == "and" else np.logical_or
-                out = x[0]
-                for y in x[1:]:
-                    out = joined(out, y)
-                return out
-            case "min" | "max":
-                joined = np.minimum if operator == "min" else np.maximum
-                out = x[0]
-                for y in x[1:]:
-                    out = joined(out, y)
-                return out
+            case "and" | "or" | "min" | "max":
+                return np.asarray(reduce(JOINED[operator], x))
             case "cdiv":
                 return -(-x[0] // x[1])
             case "sigmoid":
@@ -230,6 +229,14 @@ def apply(operator: str, x: list[Array]) -> Array:
             case _:
                 return np.asarray(NUMPY[operator](*x))
 
+
+JOINED: dict[str, Any] = {
+    "and": np.logical_and,
+    "or": np.logical_or,
+    "min": np.minimum,
+    "max": np.maximum,
+}
+"""Operators of any number of operands."""
 
 NUMPY: dict[str, Any] = {
     "+": np.add,
@@ -259,4 +266,3 @@ NUMPY: dict[str, Any] = {
     "floor": np.floor,
     "ceil": np.ceil,
 }
-

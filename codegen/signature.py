@@ -1,4 +1,4 @@
-"""The signature of a kernel: which sizes, strides and parameters its statements turn out to need."""
+"""The signature of a kernel: which sizes, strides and parameters its statements need."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def sign(
 
 
 def rank_along(coordinate: Value, axes: Mapping[str, Axis]) -> str:
-    """The rank after which a stride is named: the first that the coordinate reads, if any."""
+    """Return the rank after which a stride is named: the first that the coordinate reads."""
     match coordinate:
         case Index(axis=name):
             return axes[name].rank
@@ -110,7 +110,7 @@ def scalars(body: tuple[Statement, ...]) -> Iterator[Scalar]:
 
 
 def values(statement: Statement) -> tuple[Value, ...]:
-    """The values that a statement reads."""
+    """Return the values that a statement reads."""
     match statement:
         case Let(value=value) | Fold(value=value):
             return (value,)

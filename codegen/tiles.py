@@ -62,9 +62,7 @@ class Tiles:
         self.roles = dict(kernel.roles)
         ranks = tuple(self.roles)
         places = (f"{r}_{end}" for r in ranks for end in ("first", "last", "row", "safe", "tile"))
-        self.names = Names(
-            (*kernel.reads, *kernel.writes, *ranks, *parameters_of(kernel), *places)
-        )
+        self.names = Names((*kernel.reads, *kernel.writes, *ranks, *parameters_of(kernel), *places))
         self.axes: dict[str, Axis] = {a.name: a for a in self.make_axes()}
         self.made: dict[Key, Var] = {}
         self.old: dict[Key, Var] = {}
@@ -83,7 +81,7 @@ class Tiles:
     def make_axes(self) -> Iterator[Axis]:
         """Tiled ranks first, then the streamed one, then the parts of resident ones."""
         for role in ("tiled", "streamed"):
-            for rank in self.kernel.ranks(role):  # type: ignore[arg-type]
+            for rank in self.kernel.ranks(role):
                 tile = self.kernel.partition(rank).tile
                 yield Axis(rank, rank, tile, f"{rank.upper()}0", f"{rank}_first", valid=tile)
         for rank in self.kernel.ranks("resident"):
@@ -93,7 +91,7 @@ class Tiles:
                 yield Axis(name, rank, width, offset=offset, valid=valid)
 
     def axis(self, rank: str, parts: Parts) -> Axis | None:
-        """The axis that stands for a rank; None for a rank with one coordinate in a program."""
+        """Return the axis that stands for a rank; None if a program has one coordinate of it."""
         if self.roles.get(rank) == "grid":
             return None
         if rank in self.axes:
@@ -102,7 +100,7 @@ class Tiles:
         return self.axes[f"{rank}_{parts[rank]}"]
 
     def axes_of(self, ranks: tuple[str, ...], parts: Parts) -> tuple[str, ...]:
-        """The axes of a tile over ranks, in layout order."""
+        """Return the axes of a tile over ranks, in layout order."""
         found = {a.name for r in ranks if (a := self.axis(r, parts)) is not None}
         return self.ordered(frozenset(found))
 
@@ -122,7 +120,7 @@ class Tiles:
         return tuple(parts[r] for r in ranks if self.roles.get(r) == "resident")
 
     def suffix(self, ranks: tuple[str, ...], parts: Parts) -> str:
-        """What tells the variables of a tensor's parts from one another."""
+        """Return what tells the variables of a tensor's parts from one another."""
         several = [
             r
             for r in ranks
@@ -131,14 +129,14 @@ class Tiles:
         return "".join(f"_{parts[r]}" for r in several)
 
     def coordinate(self, rank: str, parts: Parts, clamped: bool = False) -> Value:
-        """A rank's coordinate, as a scalar or along its axis."""
+        """Return a rank's coordinate, as a scalar or along its axis."""
         axis = self.axis(rank, parts)
         if axis is None:
             return Scalar(self.axes[rank].first if rank in self.axes else rank)
         return Index(axis.name, clamped and self.roles[rank] == "tiled")
 
     def size(self, rank: str) -> Value:
-        """A rank's size: a number if it is known when compiling."""
+        """Return a rank's size: a number if it is known when compiling."""
         return Number(self.static[rank]) if rank in self.static else Scalar(f"size({rank})")
 
     # variables and scopes
@@ -161,7 +159,7 @@ class Tiles:
         self.made[(tensor, self.key(ranks, parts))] = var
 
     def got(self, tensor: str, ranks: tuple[str, ...], parts: Parts) -> Var:
-        """The variable that holds a part of a tensor."""
+        """Return the variable that holds a part of a tensor."""
         return self.made[(tensor, self.key(ranks, parts))]
 
     def enter(self, cut: bool) -> None:
@@ -181,7 +179,7 @@ class Tiles:
     # values
 
     def tile(self, x: Expression, parts: Parts, *, address: bool = False) -> Value:
-        """An expression as a value over axes; narrow floats are widened before arithmetic."""
+        """Return an expression as a value over axes; arithmetic widens narrow floats."""
         match x:
             case Constant(value=value):
                 return Number(value)
@@ -200,10 +198,10 @@ class Tiles:
                 return self.read(x, parts)
             case Apply("default", (inner, other)):
                 found = self.condition(inner, parts)
-                value = self.wide(inner, parts)
+                here = self.wide(inner, parts)
                 if found is None:
-                    return value
-                return Op("where", (found, value, self.wide(other, parts)))
+                    return here
+                return Op("where", (found, here, self.wide(other, parts)))
             case Apply("stop_gradient", (inner,)):
                 return self.tile(inner, parts, address=address)
             case Apply("/", (over, under)):
@@ -211,9 +209,7 @@ class Tiles:
             case Apply("in", _):
                 raise BackendError(f"membership has no tile form yet ({x.at})")
             case Apply(operator, operands):
-                values = tuple(
-                    self.widen(self.tile(o, parts, address=address)) for o in operands
-                )
+                values = tuple(self.widen(self.tile(o, parts, address=address)) for o in operands)
                 if operator in REAL:
                     values = tuple(self.real(v) for v in values)
                 return Op(operator, values)
@@ -221,7 +217,7 @@ class Tiles:
                 raise BackendError(f"{type(x).__name__} has no tile form here ({x.at})")
 
     def wide(self, x: Expression, parts: Parts) -> Value:
-        """An expression's value, ready for arithmetic."""
+        """Return an expression's value, ready for arithmetic."""
         return self.widen(self.tile(x, parts))
 
     def widen(self, value: Value) -> Value:
@@ -229,13 +225,13 @@ class Tiles:
         return Cast(value, "float32") if self.dtype(value) in NARROW else value
 
     def real(self, value: Value) -> Value:
-        """An integer as a float, for a function of real numbers."""
+        """Return an integer as a float, for a function of real numbers."""
         if isinstance(value, Number):
             return Number(float(value.value))
         return Cast(value, "float32") if self.dtype(value).startswith(("int", "bool")) else value
 
     def quotient(self, over: Expression, under: Expression, parts: Parts) -> Value:
-        """A quotient, 0 where the divisor is 0 unless that is impossible."""
+        """Return a quotient, 0 where the divisor is 0 unless that is impossible."""
         x, y = self.real(self.wide(over, parts)), self.real(self.wide(under, parts))
         if obviously_positive(under) or (isinstance(y, Number) and y.value != 0):
             return Op("/", (x, y))
@@ -257,7 +253,7 @@ class Tiles:
         return values[0] if len(values) == 1 else Op("and", tuple(values))
 
     def read(self, access: Access, parts: Parts) -> Value:
-        """A tensor made here by its variable; any other is loaded, once a scope."""
+        """Return a tensor made here by its variable; any other is loaded, once a scope."""
         name = access.tensor
         ranks = tuple(c.rank for c in access.coordinates if isinstance(c, RankVariable))
         key = (name, self.key(ranks, parts))
@@ -277,16 +273,16 @@ class Tiles:
         for level in range(depth + 1):
             if key in self.loads[level]:
                 return self.loads[level][key]
-        ranks = tuple(r for c in access.coordinates for r in ([c.rank] if isinstance(c, RankVariable) else []))
+        ranks = tuple(
+            r for c in access.coordinates for r in ([c.rank] if isinstance(c, RankVariable) else [])
+        )
         name = self.names.tile(access.tensor, self.suffix(ranks, parts))
         if any(v.name == name for level in self.loads for v in level.values()):
             name = self.names.take(name)
         var = Var(name, self.ordered(axes), self.dtypes.get(access.tensor, "float32"))
         described = self.describes(access.tensor, coordinates)
         guard = None if described else self.guard(access, axes, parts)
-        self.scopes[depth].append(
-            Load(var, access.tensor, coordinates, guard, described=described)
-        )
+        self.scopes[depth].append(Load(var, access.tensor, coordinates, guard, described=described))
         self.loads[depth][key] = var
         return var
 
@@ -317,7 +313,7 @@ class Tiles:
         )
 
     def guard(self, access: Access, axes: frozenset[str], parts: Parts) -> Value | None:
-        """The condition under which a load may touch memory; None: it always may."""
+        """Return the condition under which a load may touch memory; None: it always may."""
         tests: list[Value] = []
         for name in self.ordered(axes):
             axis = self.axes[name]
@@ -333,7 +329,7 @@ class Tiles:
         return tests[0] if len(tests) == 1 else Op("and", tuple(tests))
 
     def extent_tests(self, access: Access, parts: Parts) -> list[Value]:
-        """Tests of coordinates that could not be shown to stay inside."""
+        """Return tests of coordinates that could not be shown to stay inside."""
         known = [c for c in (*self.presence.values(), *self.taking.values()) if c is not None]
         names = {x.name for c in known for x in walk(c) if isinstance(x, Parameter)}
         tests: list[Value] = []
@@ -346,7 +342,7 @@ class Tiles:
         return tests
 
     def live(self, condition: Expression | None, parts: Parts) -> Value:
-        """The points of a cut tile that exist, named once a step."""
+        """Return the points of a cut tile that exist, named once a step."""
         test = self.tests.get(condition, condition)
         tests = [] if test is None else [self.tile(test, parts)]
         if self.axes[self.rank].width > 1:
@@ -360,7 +356,7 @@ class Tiles:
         return self.lives[inside]
 
     def dtype(self, value: Value) -> str:
-        """The dtype of a value."""
+        """Return the dtype of a value."""
         match value:
             case Ref(var=var):
                 return var.dtype
@@ -383,7 +379,7 @@ class Tiles:
                 return self.joined(operands)
 
     def joined(self, values: tuple[Value, ...]) -> str:
-        """The dtype of arithmetic on several values."""
+        """Return the dtype of arithmetic on several values."""
         found = {self.dtype(v) for v in values}
         if found & {"float32", "float64", *NARROW}:
             return "float32"
@@ -391,7 +387,7 @@ class Tiles:
 
 
 def parameters_of(kernel: MappedKernel) -> tuple[str, ...]:
-    """The parameters that a kernel reads."""
+    """Return the parameters that a kernel reads."""
     found: dict[str, None] = {}
     for item in kernel.einsums():
         body = item.lift if isinstance(item, Field) else item.body

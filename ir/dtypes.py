@@ -85,17 +85,17 @@ def kind(dtype: str) -> str:
 
 
 def kind_of_number(value: int | float) -> str:
-    """The kind of a literal."""
+    """Return the kind of a literal."""
     return "float" if isinstance(value, float) else "int"
 
 
 def joined(kinds: tuple[str, ...]) -> str:
-    """The kind of arithmetic on several kinds."""
+    """Return the kind of arithmetic on several kinds."""
     return "float" if "float" in kinds else "int"
 
 
 def stored(kind: str, linear_in: list[str]) -> str:
-    """The dtype in which a tensor is stored."""
+    """Return the dtype in which a tensor is stored."""
     if kind == "bool":
         return "bool"
     if kind == "int":

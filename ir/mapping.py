@@ -81,11 +81,11 @@ class MappedKernel:
     notes: tuple[str, ...] = field(default=())
 
     def ranks(self, role: Role) -> tuple[str, ...]:
-        """The ranks of one role, in order."""
+        """Return the ranks of one role, in order."""
         return tuple(rank for rank, r in self.roles if r == role)
 
     def role(self, rank: str) -> Role:
-        """The role of a rank."""
+        """Return the role of a rank."""
         return dict(self.roles)[rank]
 
     def partition(self, rank: str) -> Partition:
@@ -114,5 +114,5 @@ class Mapping:
     notes: tuple[str, ...] = ()
 
     def dtype(self, tensor: str) -> str:
-        """The dtype in memory of an input, an output or a tensor between kernels."""
+        """Return the dtype in memory of an input, an output or a tensor between kernels."""
         return dict(self.dtypes)[tensor]

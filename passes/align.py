@@ -104,7 +104,7 @@ def move(writer: Einsum, at: tuple[Expression, ...], ranks: tuple[str, ...]) -> 
 
 
 def inside(coordinate: Expression, size: Expression) -> tuple[Expression, ...]:
-    """The conditions under which a coordinate lies in a rank of that size."""
+    """Return the conditions under which a coordinate lies in a rank of that size."""
     zero = Constant(0)
     return (Apply("<=", (zero, coordinate)), Apply("<", (coordinate, size)))
 

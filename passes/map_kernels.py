@@ -50,12 +50,13 @@ def map_kernel(
     collect_presence((*before, *loops), facts)
     rows = (*tiled, *group.resident)
     traversals = tuple(
-        Traversal(s, domain(union([facts.taking[f.tensor] for f in s.fields]), streamed=s.rank, tiled=rows))
+        Traversal(
+            s,
+            domain(union([facts.taking[f.tensor] for f in s.fields]), streamed=s.rank, tiled=rows),
+        )
         for s in streamings
     )
-    roles: list[tuple[str, Role]] = [
-        (r, "tiled" if r in tiled else "grid") for r in group.parallel
-    ]
+    roles: list[tuple[str, Role]] = [(r, "tiled" if r in tiled else "grid") for r in group.parallel]
     roles += [(r, "resident") for r in group.resident]
     if group.streamed is not None:
         roles.append((group.streamed, "streamed"))
@@ -123,7 +124,7 @@ def loops(
 
 
 def choose_tiled(work: tuple[Einsum | Field, ...], group: Group) -> tuple[str, ...]:
-    """The parallel ranks that are worth a tile: those that one operand of a contraction lacks.
+    """Choose the parallel ranks worth a tile: those that one operand of a contraction lacks.
 
     Such an operand is loaded once for the whole tile. Of several ranks that stand on the same side
     the last one is taken. Where nothing is contracted the last parallel rank is tiled, so that
@@ -132,7 +133,7 @@ def choose_tiled(work: tuple[Einsum | Field, ...], group: Group) -> tuple[str, .
     sides: dict[frozenset[str], str] = {}
     pool = set(group.parallel)
     contracting = False
-    for body in filter(None, map(lifted, work)):
+    for body in (x for x in map(lifted, work) if x is not None):
         operands = [frozenset(free_ranks(x)) for x in factors(body)]
         contracting |= len(operands) > 1
         for rank in group.parallel:
@@ -148,7 +149,7 @@ def choose_tiled(work: tuple[Einsum | Field, ...], group: Group) -> tuple[str, .
 
 
 def lifted(item: Einsum | Field) -> Expression | None:
-    """The body that a sum contracts, or None."""
+    """Return the body that a sum contracts, or None."""
     match item:
         case Field(reducer="sum", lift=lift):
             return lift
@@ -159,7 +160,7 @@ def lifted(item: Einsum | Field) -> Expression | None:
 
 
 def factors(expression: Expression) -> tuple[Expression, ...]:
-    """The factors of a product, left to right."""
+    """Return the factors of a product, left to right."""
     match expression:
         case Apply("*", (left, right)):
             return (*factors(left), *factors(right))
@@ -190,7 +191,7 @@ def collect_presence(work: tuple[Einsum | Field, ...], facts: Facts) -> None:
 
 
 def union(conditions: list[Expression | None]) -> Expression | None:
-    """The condition under which any of several points exists."""
+    """Return the condition under which any of several points exists."""
     unique = dict.fromkeys(conditions)
     if None in unique or not unique:
         return None
