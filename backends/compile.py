@@ -185,9 +185,7 @@ class Compiled:
             boxes = cascade.inputs if goal in DESCRIBING else ()
             values = {**defaults, **parameters}
             known = Known(dict(sizes or {}), {}, values, named, goal, cut, boxes)
-        known = replace(
-            known, num_warps=self.num_warps, num_stages=self.num_stages, choice=choice
-        )
+        known = replace(known, num_warps=self.num_warps, num_stages=self.num_stages, choice=choice)
         key = _lowering_key(cascade, known)
         if key not in self._lowered:
             self._lowered[key] = lower_cascade(cascade, known)
@@ -257,7 +255,9 @@ def _known(
     values = bind_parameters(cascade, parameters)
     shapes = {n: tuple(t.shape) for n, t in zip(cascade.inputs, tensors, strict=True)}
     found = rank_sizes(cascade, shapes, values, sizes or {})
-    dtypes = {n: str(t.dtype).removeprefix("torch.") for n, t in zip(cascade.inputs, tensors, strict=True)}
+    dtypes = {
+        n: str(t.dtype).removeprefix("torch.") for n, t in zip(cascade.inputs, tensors, strict=True)
+    }
     boxes = [n for n, t in zip(cascade.inputs, tensors, strict=True) if boxed(t)]
     return Known(
         found, shapes, values, dtypes, target, tiles, tuple(boxes) if target in DESCRIBING else ()
@@ -281,7 +281,6 @@ def _lowering_key(cascade: Cascade, known: Known) -> Any:
     Coordinates of inputs that are not plain ranks may or may not provably stay inside, so they make
     the exact sizes and parameters count.
     """
-    from ..passes.presence import home_ranks
     from ..ir.expression import Access, RankVariable
 
     short = short_ranks(cascade, known.sizes)
@@ -289,7 +288,6 @@ def _lowering_key(cascade: Cascade, known: Known) -> Any:
         (r, n if r in short else min(128, 1 << max(n - 1, 0).bit_length()))
         for r, n in sorted(known.sizes.items())
     )
-    _ = home_ranks
     computed = any(
         isinstance(x, Access)
         and x.tensor in cascade.inputs
@@ -298,10 +296,9 @@ def _lowering_key(cascade: Cascade, known: Known) -> Any:
         for x in e.expressions()
     )
     exact = (tuple(known.sizes.items()), tuple(known.shapes.items())) if computed else ()
-    values = tuple((n, type(v).__name__) for n, v in known.parameters.items())
-    numbers = tuple(known.parameters.items()) if computed else ()
+    values = tuple((n, v, type(v).__name__) for n, v in known.parameters.items())
     return (
-        widths, exact, values, numbers, tuple(known.dtypes.items()), known.target,
+        widths, exact, values, tuple(known.dtypes.items()), known.target,
         tuple(known.tiles.items()), known.described, known.num_warps, known.num_stages,
         known.choice,
     )  # fmt: skip

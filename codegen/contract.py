@@ -65,15 +65,17 @@ class Contractions(Tiles):
                     value = self.fold(name, value, axis, reducer, named=start is None)
                 if start is not None:
                     value = Op(REDUCERS[reducer].operator, (start, value))
-                folded = isinstance(value, Ref) and value.var.name == name
-                var = value.var if folded else self.let(name, value)
+                folded = value.var if isinstance(value, Ref) else None
+                var = folded if folded and folded.name == name else self.let(name, value)
             start = Ref(var)
         if var is None:  # a rank of size 0
-            var = self.let(name, Number(float(REDUCERS[reducer].identity)), self.axes_kept(lift, parts))
+            var = self.let(
+                name, Number(float(REDUCERS[reducer].identity)), self.axes_kept(lift, parts)
+            )
         return var
 
     def axes_kept(self, lift: Expression, parts: Parts) -> tuple[str, ...]:
-        """The axes of a lift that ``parts`` fixes."""
+        """Return the axes of a lift that ``parts`` fixes."""
         from ..ir.expression import free_ranks
 
         return self.axes_of(tuple(r for r in free_ranks(lift) if self.known(r, parts)), parts)
@@ -106,7 +108,7 @@ class Contractions(Tiles):
         parts: Parts,
         where: Value | None,
     ) -> Value:
-        """The lift's value, with the reducer's identity at points that do not exist."""
+        """Return the lift's value, with the reducer's identity at points that do not exist."""
         value = self.wide(lift, parts)
         tests = [] if where is None else [where]
         for name in axes:
@@ -118,7 +120,7 @@ class Contractions(Tiles):
         return value
 
     def at_padding(self, lift: Expression, rank: str) -> str:
-        """The abstract value of a lift where a resident rank is only padding."""
+        """Return the abstract value of a lift where a resident rank is only padding."""
         values = {}
         for access in accesses(lift):
             over = any(isinstance(c, RankVariable) and c.rank == rank for c in access.coordinates)
@@ -166,14 +168,14 @@ class Contractions(Tiles):
         return left, right, own
 
     def axes_probe(self, x: Expression, parts: Parts) -> Value:
-        """A stand-in value with the axes of an expression, without loading anything."""
+        """Return a stand-in value with the axes of an expression, without loading anything."""
         from ..ir.expression import free_ranks
 
         ranks = tuple(r for r in free_ranks(x) if r in self.roles)
         return Op("and", tuple(Index(a) for a in self.axes_of(ranks, parts)))
 
     def product(self, terms: list[Expression], parts: Parts) -> Value:
-        """The product of some factors; a single tensor stays in its own dtype."""
+        """Return the product of some factors; a single tensor stays in its own dtype."""
         if len(terms) == 1:
             return self.tile(terms[0], parts)
         value = self.wide(terms[0], parts)
@@ -199,15 +201,17 @@ class Contractions(Tiles):
         return self.cast(left, goal), self.cast(right, goal)
 
     def cast(self, value: Value, dtype: str) -> Value:
-        """A value in a dtype."""
+        """Return a value in a dtype."""
         return value if self.dtype(value) == dtype else Cast(value, dtype)
 
 
 def factors(expression: Expression) -> tuple[Expression, ...]:
-    """The factors of a product, left to right; a sign is a factor of its own."""
+    """Return the factors of a product, left to right; signs and reciprocals stand alone."""
     match expression:
         case Apply("*", (left, right)):
             return (*factors(left), *factors(right))
+        case Apply("/", (left, right)) if left != Constant(1.0):
+            return (*factors(left), Apply("/", (Constant(1.0), right)))
         case Apply("neg", (inner,)):
             return (Constant(-1.0), *factors(inner))
         case Access() | _:

@@ -20,19 +20,16 @@ from ..ir.expression import (
     Parameter,
     RankVariable,
     Reduce,
-    rewrite,
     tensors,
     walk,
 )
 from ..ir.mapping import MappedKernel, Traversal
-from ..ir.operators import REDUCERS
 from ..ir.show import show_expression
 from ..ir.streaming import NEXT, Field
 from .absent import FILLS, FINITE, ZERO, abstract, is_identity, obviously_positive
-from .contract import Contractions
+from .frames import Frames, depends, identity_value
 from .kernel import Buffer
 from .loop_nest import (
-    Cast,
     Comment,
     Index,
     Let,
@@ -47,13 +44,9 @@ from .loop_nest import (
     Value,
     Var,
     nonnegative,
-    value_vars,
 )
 from .signature import sign
 from .tiles import Parts
-
-OLD = "_old"
-"""Inside a transport, a field before the step; ``NEXT`` marks it after."""
 
 
 def lower(
@@ -76,16 +69,18 @@ def lower(
     return replace(Lowering(kernel, dtypes).nest(buffers), title=title)
 
 
-class Lowering(Contractions):
+class Lowering(Frames):
     """Lowering of einsums, loops and stores."""
 
     fills: dict[str, float]
     selected: set[str]
+    several: bool
+    held: set[str]
 
     def nest(self, buffers: Mapping[str, Buffer]) -> Nest:
         """Lower the whole kernel."""
         kernel = self.kernel
-        self.fills, self.selected = {}, set()
+        self.fills, self.selected, self.frames = {}, set(), set()
         for einsum in kernel.before:
             self.compute(einsum)
         for traversal in kernel.traversals:
@@ -111,7 +106,7 @@ class Lowering(Contractions):
                         condition = None
                     var = self.reduce(name, reducer, ranks, body, parts, condition=condition)
                 case body:
-                    var = self.let(name, self.tile(body, parts))
+                    var = self.let(name, self.tile(self.guarded(body, parts), parts))
             if self.cut and einsum.name in self.fills:
                 live = self.live(self.presence[einsum.name], parts)
                 fill = Number(self.fills[einsum.name])
@@ -136,7 +131,7 @@ class Lowering(Contractions):
         return any(isinstance(x, Parameter) and x.name.startswith(start) for x in walk(condition))
 
     def made_tensors(self) -> set[str]:
-        """The tensors that have variables."""
+        """Return the tensors that have variables."""
         return {tensor for tensor, _ in self.made}
 
     def traverse(self, traversal: Traversal) -> None:
@@ -156,12 +151,14 @@ class Lowering(Contractions):
         for begin, end, cut in self.sections(traversal, Scalar(tile)):
             body = self.step(traversal, cut)
             self.say(Loop(self.rank, first, begin, end, tile, tuple(body), cut))
-        self.rank, self.fills, self.row_free = "", {}, ()
+        self.rank, self.fills, self.row_free, self.frames = "", {}, (), set()
 
     def prepare(self, traversal: Traversal) -> None:
         """Find the tests of cut tiles and what stands at points that do not exist."""
         fields = traversal.streaming.fields
         conditions = dict.fromkeys(self.taking[f.tensor] for f in fields)
+        # a tile that one condition leaves whole another may cut
+        self.several = len(conditions) > 1
         self.tests = {}
         self.row_free = ()
         if len(conditions) == 1:
@@ -247,7 +244,7 @@ class Lowering(Contractions):
                 begin = Op("max", (begin, visited))
             begin = self.bound(f"{self.rank}_begin{tag}", begin)
             end = self.bound(f"{self.rank}_end{tag}", self.tile(r.end, {}))
-            if r.full_begin == r.full_end:
+            if r.full_begin == r.full_end or self.several:
                 yield begin, end, True
             else:
                 whole = begin
@@ -302,81 +299,18 @@ class Lowering(Contractions):
         where = None
         if self.cut and field.tensor in self.selected:
             where = self.live(self.taking[field.tensor], parts)
-        elif not self.cut and field.filter is not None and not self.taking[field.tensor]:
-            where = None
         name = old.name
         if held:
             name = self.names.tile(field.tensor + NEXT, self.suffix(ranks, parts))
+        lift = self.guarded(field.lift, parts)
         new = self.reduce(
-            name, field.reducer, field.ranks_reduced, field.lift, parts, where=where, start=start
+            name, field.reducer, field.ranks_reduced, lift, parts, where=where, start=start
         )
         if not held:
             return []
         self.old[(field.tensor, self.key(ranks, parts))] = old
-        safe = new
-        if self.cut and field.tensor in self.frames and field.reducer in ("max", "min"):
-            empty = Op("==", (Ref(new), identity_value(field.reducer)))
-            label = self.names.tile(f"{field.tensor}_safe", self.suffix(ranks, parts))
-            safe = self.let(label, Op("where", (empty, Number(0.0), Ref(new))))
-        self.keep(field.tensor, ranks, parts, safe)
+        self.keep(field.tensor, ranks, parts, new)
         return [(old, new)]
-
-    def transported(self, field: Field, parts: Parts) -> Value:
-        """The accumulator carried to the new frame; factors that several share are named once."""
-        assert field.transport is not None
-        mine = [t for t in tensors(field.transport) if not t.endswith(NEXT)]
-        values = {t: ZERO for t in mine if t not in self.frames}
-        values |= {t: {"max": "-inf", "min": "+inf"}.get(self.reducer[t], ZERO) for t in field.frame}
-        fragile = abstract(field.transport, values, obviously_positive) != ZERO
-
-        def rule(x: Expression) -> Expression | None:
-            if not isinstance(x, Access) or x.tensor.endswith(NEXT):
-                return None
-            ranks = tuple(c.rank for c in x.coordinates if isinstance(c, RankVariable))
-            key = (x.tensor, self.key(ranks, parts))
-            if key not in self.old and key not in self.made:
-                return None
-            var = self.old.get(key) or self.made[key]
-            if fragile and x.tensor in field.frame and self.reducer[x.tensor] in ("max", "min"):
-                var = self.calm(x.tensor, ranks, parts, var)
-            self.made[(x.tensor + OLD, key[1])] = var
-            return Access(x.tensor + OLD, x.coordinates, x.at)
-
-        return self.share(self.tile(rewrite(field.transport, rule), parts))
-
-    def calm(self, frame: str, ranks: tuple[str, ...], parts: Parts, old: Var) -> Var:
-        """An old frame that is still at its identity is replaced by the new one: nothing moves."""
-        new = self.got(frame, ranks, parts)
-        empty = Op("==", (Ref(old), identity_value(self.reducer[frame])))
-        value = Op("where", (empty, Ref(new), Ref(old)))
-        if value not in self.shared:
-            self.shared[value] = self.let(self.names.take(f"{frame.lower()}_before"), value)
-        return self.shared[value]
-
-    def share(self, value: Value) -> Value:
-        """Name the exponentials and quotients of frames, which several accumulators use."""
-        match value:
-            case Op("exp" | "exp2" | "/" | "quotient" as operator, operands) if self.pure(value):
-                if value not in self.shared:
-                    name = self.names.take("rescale")
-                    self.shared[value] = self.let(name, Op(operator, operands))
-                return Ref(self.shared[value])
-            case Op(operator=operator, operands=operands):
-                return Op(operator, tuple(self.share(x) for x in operands))
-            case Cast(value=inner, dtype=dtype):
-                return Cast(self.share(inner), dtype)
-            case _:
-                return value
-
-    def pure(self, value: Value) -> bool:
-        """Whether a value reads frames only."""
-        plain = {
-            v.name
-            for (tensor, _), v in self.made.items()
-            if tensor.removesuffix(OLD) in self.reducer
-            and tensor.removesuffix(OLD) not in self.frames
-        }
-        return not value_vars(value) & plain
 
     def store(self, buffer: Buffer) -> None:
         """Write a tensor; points that do not exist hold 0."""
@@ -391,7 +325,7 @@ class Lowering(Contractions):
             self.say(Store(buffer.tensor, coordinates, value, guard))
 
     def bounds(self, ranks: tuple[str, ...], parts: Parts) -> Value | None:
-        """The condition under which a tile's coordinates lie inside their ranks."""
+        """Return the condition under which a tile's coordinates lie inside their ranks."""
         tests: list[Value] = []
         for rank in ranks:
             axis = self.axis(rank, parts)
@@ -406,11 +340,6 @@ class Lowering(Contractions):
         return tests[0] if len(tests) == 1 else Op("and", tuple(tests))
 
 
-def identity_value(reducer: str) -> Number:
-    """A reducer's identity as a value."""
-    return Number(float(REDUCERS[reducer].identity))
-
-
 def nonnegative_test(condition: Expression) -> bool:
     """Whether a condition is the lower bound of a coordinate, ``0 <= c``."""
     match condition:
@@ -421,7 +350,7 @@ def nonnegative_test(condition: Expression) -> bool:
 
 
 def conjuncts(condition: Expression | None) -> tuple[Expression, ...]:
-    """The parts of a conjunction."""
+    """Return the parts of a conjunction."""
     match condition:
         case None:
             return ()
@@ -429,17 +358,3 @@ def conjuncts(condition: Expression | None) -> tuple[Expression, ...]:
             return tuple(x for o in operands for x in conjuncts(o))
         case _:
             return (condition,)
-
-
-def depends(expression: Expression, ranks: set[str]) -> bool:
-    """Whether an expression varies with some of the ranks, or with the place of their tiles."""
-    marks = {f"{r}{end}" for r in ranks for end in ("_first", "_last")}
-    for x in walk(expression):
-        match x:
-            case RankVariable(rank=rank) if rank in ranks:
-                return True
-            case Parameter(name=name) if name in marks:
-                return True
-            case _:
-                continue
-    return False

@@ -38,6 +38,9 @@ from .names import Names
 from .signature import values
 from .triton_operators import FUNCTIONS, HELPERS, INFIX
 
+GROUPED = ("+", "-", "*", "/", "//", "%")
+"""Operators whose right operand keeps its parentheses."""
+
 ATOM = 20
 """Precedence of what needs no parentheses."""
 
@@ -68,7 +71,9 @@ class Printer:
         self.order = tuple(self.axes)
         self.sizes = dict(nest.sizes)
         self.dtypes = dict(nest.dtypes)
-        self.strides = {(a.tensor, a.position): a.name for a in nest.arguments if a.kind == "stride"}
+        self.strides = {
+            (a.tensor, a.position): a.name for a in nest.arguments if a.kind == "stride"
+        }
         taken = [a.name for a in nest.arguments] + [g.rank for g in nest.grid]
         taken += [v for a in nest.axes for v in (a.name, a.first)]
         taken += [s.var.name for s in statements(nest.statements) if hasattr(s, "var")]
@@ -91,7 +96,9 @@ class Printer:
             self.lines += ["", *HELPERS[helper].splitlines(), ""]
         self.lines += ["", "@triton.jit", f"def {self.nest.name}("]
         for a in self.nest.arguments:
-            self.lines.append(f"    {a.name}: tl.constexpr," if a.kind == "tile" else f"    {a.name},")
+            self.lines.append(
+                f"    {a.name}: tl.constexpr," if a.kind == "tile" else f"    {a.name},"
+            )
         self.lines.append("):")
         flat = [x for line in (*self.lines, *body) for x in lay_out(line)]
         return "\n".join(x.rstrip() for x in flat) + "\n"
@@ -195,7 +202,13 @@ class Printer:
                 self.loop(rank, first, begin, end, tile, body)
 
     def loop(
-        self, rank: str, first: str, begin: Value, end: Value, tile: str, body: tuple[Statement, ...]
+        self,
+        rank: str,
+        first: str,
+        begin: Value,
+        end: Value,
+        tile: str,
+        body: tuple[Statement, ...],
     ) -> None:
         """Print a loop; base pointers that it would need are set up ahead of it."""
         for s in statements(body):
@@ -345,9 +358,11 @@ class Printer:
 
     def loose(self, value: Value) -> bool:
         """Whether a value's text needs parentheses before a subscript or a method."""
-        return isinstance(value, Op) and (
-            value.operator in INFIX or value.operator in ("neg", "not", "**", "//", "%")
-        ) or isinstance(value, Number)
+        return (
+            isinstance(value, Op)
+            and (value.operator in INFIX or value.operator in ("neg", "not", "**", "//", "%"))
+            or isinstance(value, Number)
+        )
 
     def spread(self, value: Value, axes: tuple[str, ...], dtype: str) -> str:
         """A value repeated over axes along which it does not vary."""
@@ -401,7 +416,8 @@ class Printer:
         if name in INFIX:
             symbol, level = INFIX[name]
             parts = [
-                self.bracketed(x, own, level + (1 if k and name in ("-", "/", "//", "%") else 0))[0]
+                # what was grouped stays grouped: scalars are joined before they meet a tile
+                self.bracketed(x, own, level + (1 if k and name in GROUPED else 0))[0]
                 for k, x in enumerate(operands)
             ]
             return f" {symbol} ".join(parts), level

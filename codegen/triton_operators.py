@@ -28,7 +28,7 @@ FUNCTIONS: dict[str, str] = {
     "sqrt": "tl.sqrt",
     "rsqrt": "tl.rsqrt",
     "tanh": "tanh",
-    "sigmoid": "tl.sigmoid",
+    "sigmoid": "sigmoid",
     "relu": "relu",
     "erf": "tl.erf",
     "sin": "tl.sin",
@@ -48,8 +48,14 @@ FUNCTIONS: dict[str, str] = {
 HELPERS: dict[str, str] = {
     "tanh": '''@triton.jit
 def tanh(x):
-    """The hyperbolic tangent by one exponential: 1 - 2 / (1 + exp(2 x))."""
-    return 1.0 - 2.0 / (1.0 + tl.exp2(x * 2.8853900817779268))''',
+    """The hyperbolic tangent, 1 - 2 / (1 + exp(2 x)); a squared rsqrt is the fastest reciprocal."""
+    r = tl.rsqrt(1.0 + tl.exp2(x * 2.8853900817779268))
+    return 1.0 - 2.0 * (r * r)''',
+    "sigmoid": '''@triton.jit
+def sigmoid(x):
+    """The logistic function, 1 / (1 + exp(-x)); a squared rsqrt is the fastest reciprocal."""
+    r = tl.rsqrt(1.0 + tl.exp2(x * -1.4426950408889634))
+    return r * r''',
     "relu": '''@triton.jit
 def relu(x):
     """What is positive of x."""

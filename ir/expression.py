@@ -189,6 +189,22 @@ def rewrite(expression: Expression, rule: Callable[[Expression], Expression | No
     return new if result is None else result
 
 
+def rewrite_outermost(
+    expression: Expression, rule: Callable[[Expression], Expression | None]
+) -> Expression:
+    """Apply ``rule`` top-down; what it replaces is not looked into any more."""
+    found = rule(expression)
+    if found is not None:
+        return found
+    match expression:
+        case Apply(operands=parts):
+            return replace(expression, operands=tuple(rewrite_outermost(x, rule) for x in parts))
+        case Reduce(body=body):
+            return replace(expression, body=rewrite_outermost(body, rule))
+        case _:
+            return expression
+
+
 def free_ranks(expression: Expression) -> tuple[str, ...]:
     """Return the ranks that vary in the expression and are not reduced in it, in order of sight.
 

@@ -15,6 +15,7 @@ from ..ir.cascade import Cascade, Einsum
 from ..ir.errors import BackendError
 from ..ir.expression import (
     Access,
+    Apply,
     Concatenate,
     Expression,
     Populate,
@@ -47,11 +48,13 @@ class Group:
     streamed: str | None
 
 
-def divide(cascade: Cascade, *, sizes: Mapping[str, int]) -> tuple[Group, ...]:
+def divide(
+    cascade: Cascade, *, sizes: Mapping[str, int], limit: int = RESIDENT_LIMIT, places: bool = True
+) -> tuple[Group, ...]:
     """Group the einsums of an aligned flat cascade in kernels, in the order in which they run.
 
-    ``sizes`` are the sizes known when compiling. A rank is *short* if its size is known, at most
-    ``RESIDENT_LIMIT``, and no input has it at a place other than its last; the others are *long*.
+    ``sizes`` are the sizes known when compiling. ``short_ranks`` says which ranks are *short*, those
+    that a program may hold whole; the others are *long*.
 
     A target's long ranks are its kernel's parallel ranks. A reduction over a long rank that lacks
     one of them would be repeated, so it becomes a target itself; of several long ranks reduced in
@@ -65,7 +68,7 @@ def divide(cascade: Cascade, *, sizes: Mapping[str, int]) -> tuple[Group, ...]:
         held whole and whose size is unknown or too large.
     """
     unsupported(cascade)
-    short = short_ranks(cascade, sizes)
+    short = short_ranks(cascade, sizes, limit, places)
     writers = {e.name: e for e in cascade.einsums}
     order = {e.name: k for k, e in enumerate(cascade.einsums)}
     crossing = set(captured(cascade))
@@ -104,16 +107,37 @@ def unsupported(cascade: Cascade) -> None:
             )
 
 
-def short_ranks(cascade: Cascade, sizes: Mapping[str, int]) -> frozenset[str]:
-    """The ranks that a program may hold whole."""
+def short_ranks(
+    cascade: Cascade,
+    sizes: Mapping[str, int],
+    limit: int = RESIDENT_LIMIT,
+    places: bool = True,
+) -> frozenset[str]:
+    """The ranks that a program may hold whole: of a known size up to ``limit``.
+
+    With ``places``, only those that no input has at another place than its last, where features
+    stand, other than as the lowest digit of a mixed radix ``j * B + r``.
+    """
     long = set()
     for einsum in cascade.einsums:
         for access in (*accesses(einsum.body), *accesses_of(einsum.filter)):
-            if access.tensor in cascade.inputs:
-                long |= {
-                    c.rank for c in access.coordinates[:-1] if isinstance(c, RankVariable)
-                }
-    return frozenset(r for r, n in sizes.items() if r not in long and n <= RESIDENT_LIMIT)
+            if places and access.tensor in cascade.inputs:
+                for c in access.coordinates[:-1]:
+                    whole = isinstance(c, RankVariable)
+                    low = set() if whole else lowest_digits(c)
+                    long |= set(free_ranks(c)) - low
+    return frozenset(r for r, n in sizes.items() if r not in long and n <= limit)
+
+
+def lowest_digits(coordinate: Expression) -> set[str]:
+    """The ranks that stand in a sum by themselves, without a factor."""
+    match coordinate:
+        case Apply("+" | "-", (left, right)):
+            return lowest_digits(left) | lowest_digits(right)
+        case RankVariable(rank=rank):
+            return {rank}
+        case _:
+            return set()
 
 
 def accesses_of(expression: Expression | None) -> tuple[Access, ...]:
@@ -206,9 +230,7 @@ def ranks_in(einsum: Einsum) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*einsum.ranks, *inner)))
 
 
-def merge(
-    plans: Mapping[str, Group], cascade: Cascade, order: Mapping[str, int]
-) -> list[Group]:
+def merge(plans: Mapping[str, Group], cascade: Cascade, order: Mapping[str, int]) -> list[Group]:
     """Join the groups that walk the same ranks, and sort them so that each finds what it reads."""
     merged: list[Group] = []
     for name in sorted(plans, key=order.__getitem__):

@@ -13,7 +13,7 @@ from math import prod
 
 from ..ir.cascade import Einsum
 from ..ir.errors import BackendError
-from ..ir.expression import Access, Expression, RankVariable, Reduce, walk
+from ..ir.expression import Access, Apply, Expression, RankVariable, Reduce, walk
 from ..ir.mapping import MappedKernel, Partition
 from ..ir.streaming import Field
 
@@ -152,7 +152,11 @@ def candidates(
     if wide:
         yield from ((64, 64, 4, 2), (64, 32, 4, 2), (32, 32, 4, 2), (32, 32, 4, 1))
     else:
-        yield from ((128, 128, 8, 2), (128, 64, 8, 3), (128, 64, 8, 2), (64, 64, 4, 2))
+        # measured on an H200 (docs/benchmarks): two small programs on a multiprocessor overlap one's
+        # products with the other's exponentials, which one large program cannot
+        if max((n for _, n in kernel.static), default=0) <= 64:
+            yield (64, 128, 4, 2)
+        yield from ((64, 64, 4, 3), (128, 128, 8, 3), (64, 64, 4, 2), (128, 64, 8, 3))
         yield from ((64, 64, 4, 1), (64, 32, 8, 2), (64, 32, 8, 1), (32, 32, 4, 1))
     yield from ((16, 32, 4, 1), (16, 16, 4, 1), (16, 16, 8, 1))
 
@@ -160,9 +164,7 @@ def candidates(
 def contracts(item: Einsum | Field) -> bool:
     """Whether an item sums products, as tensor cores do."""
     return (isinstance(item, Field) and item.reducer == "sum") or (
-        isinstance(item, Einsum)
-        and isinstance(item.body, Reduce)
-        and item.body.reducer == "sum"
+        isinstance(item, Einsum) and isinstance(item.body, Reduce) and item.body.reducer == "sum"
     )
 
 
@@ -216,10 +218,14 @@ def folds(item: Einsum | Field) -> bool:
 
 
 def is_product(body: Expression) -> bool:
-    """Whether an expression multiplies two things that vary."""
-    from ..ir.expression import Apply
-
-    return isinstance(body, Apply) and body.operator == "*"
+    """Whether an expression multiplies two things."""
+    match body:
+        case Apply("*", _):
+            return True
+        case Apply("/", (over, _)):
+            return is_product(over)
+        case _:
+            return False
 
 
 def all_ranks(item: Einsum | Field) -> tuple[str, ...]:

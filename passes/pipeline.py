@@ -12,14 +12,17 @@ from dataclasses import dataclass, field, replace
 
 from ..ir.cascade import Cascade, Scalar
 from ..ir.dtypes import tensor_dtypes
+from ..ir.errors import BackendError
 from ..ir.expression import Expression
+from ..ir.mapping import MappedKernel
 from ..ir.mapping import Mapping as Mapped
 from ..ir.verify import verify
 from .align import align
 from .base_two import base_two
 from .dead import remove_dead
-from .divide import Group, divide
+from .divide import RESIDENT_LIMIT, Group, divide
 from .flatten import flatten
+from .inline import inline
 from .map_kernels import map_kernel
 from .partition import partition
 from .reassociate import reassociate
@@ -70,7 +73,8 @@ CASCADE_PASSES: tuple[tuple[str, Callable[[Cascade, Known], Cascade]], ...] = (
     ("simplify", lambda c, k: simplify(c, sizes=short_sizes(c, k))),
     ("reassociate", lambda c, k: reassociate(c, sizes=k.sizes)),
     ("base_two", lambda c, k: base_two(c)),
-    ("simplify", lambda c, k: simplify(c, sizes=short_sizes(c, k))),
+    ("inline", lambda c, k: inline(c)),
+    ("simplify", lambda c, k: simplify(c, sizes=short_sizes(c, k), extrema=True)),
     ("align", lambda c, k: align(c)),
     ("remove_dead", lambda c, k: remove_dead(c)),
 )
@@ -109,12 +113,49 @@ def map_cascade(cascade: Cascade, known: Known) -> tuple[Mapped, tuple[Step, ...
     for einsum in final.einsums:
         if all(r in known.sizes for r in einsum.ranks):
             shapes[einsum.name] = tuple(known.sizes[r] for r in einsum.ranks)
-    groups = divide(final, sizes=known.sizes)
-    kernels = []
+    groups, kernels = attempt(final, known, dtypes, shapes)
+    crossing = {*final.inputs, *(t for g in groups for t in g.targets)}
+    kept = tuple((t, d) for t, d in dtypes.items() if t in crossing)
+    scalars = tuple((p, scalar_dtype(known.parameters.get(p, v))) for p, v in final.parameters)
+    notes = tuple(n for k in kernels for n in k.notes)
+    return Mapped(final, tuple(kernels), (*kept, *scalars), notes), steps
+
+
+ATTEMPTS: tuple[tuple[int, bool], ...] = ((RESIDENT_LIMIT, True), (256, False), (64, False))
+"""How large a rank may be held whole, and whether its place in the inputs counts, in order."""
+
+
+def attempt(
+    cascade: Cascade,
+    known: Known,
+    dtypes: Mapping[str, str],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> tuple[tuple[Group, ...], list[MappedKernel]]:
+    """Divide, map and partition; where a program would hold too much, hold fewer ranks whole."""
+    refusal: BackendError | None = None
+    for limit, places in ATTEMPTS:
+        try:
+            groups = divide(cascade, sizes=known.sizes, limit=limit, places=places)
+            return groups, cut_groups(cascade, groups, known, dtypes, shapes)
+        except BackendError as error:
+            refusal = refusal or error
+    assert refusal is not None
+    raise refusal
+
+
+def cut_groups(
+    cascade: Cascade,
+    groups: tuple[Group, ...],
+    known: Known,
+    dtypes: Mapping[str, str],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> list[MappedKernel]:
+    """Map and partition each group of einsums."""
+    kernels: list[MappedKernel] = []
     stored: dict[str, Expression | None] = {}
-    for name, group in zip(kernel_names(final, groups), groups, strict=True):
+    for name, group in zip(kernel_names(cascade, groups), groups, strict=True):
         kernel = map_kernel(
-            final,
+            cascade,
             group,
             name=name,
             sizes=known.sizes,
@@ -136,11 +177,7 @@ def map_cascade(cascade: Cascade, known: Known) -> tuple[Mapped, tuple[Step, ...
                 choice=known.choice,
             )
         )
-    crossing = {*final.inputs, *(t for g in groups for t in g.targets)}
-    kept = tuple((t, d) for t, d in dtypes.items() if t in crossing)
-    scalars = tuple((p, scalar_dtype(known.parameters.get(p, v))) for p, v in final.parameters)
-    notes = tuple(n for k in kernels for n in k.notes)
-    return Mapped(final, tuple(kernels), (*kept, *scalars), notes), steps
+    return kernels
 
 
 def scalar_dtype(value: Scalar | None) -> str:
