@@ -256,8 +256,11 @@ def bounds(x: Explanation) -> Iterator[str]:
         )
     if c.bound is not None and c.distance is not None:
         yield f"compulsory bound {duration(c.bound)} ({c.bound_by}); this is at {c.distance:.2f}x"
-    programs = [k.programs for k in x.kernels if k.programs is not None]
-    if c.multiprocessors and len(programs) == 1:
-        each = digits(programs[0] / c.multiprocessors)
-        yield f"{each} programs for each of {c.multiprocessors} multiprocessors"
+    for k in x.kernels:
+        if c.multiprocessors and k.programs is not None:
+            who = "" if len(x.kernels) == 1 else f" of {k.name}"
+            few = k.programs < c.multiprocessors
+            idle = ": some stand idle, and the times above are out of reach" if few else ""
+            ran = times(k.programs, "program")
+            yield f"{ran}{who} on {c.multiprocessors} multiprocessors{idle}"
     yield f"figures: {c.source}"
