@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from ..ir.cascade import Cascade, Einsum, Scalar
-from ..ir.expression import Access, Expression, Reduce, Size, free_ranks, walk
+from ..ir.expression import Access, Constant, Expression, Reduce, Size, free_ranks, walk
 from .align import conjunction, fresh
 from .facts import (
     NO_SCALARS,
@@ -21,6 +21,9 @@ from .facts import (
     present_tensors,
 )
 from .product import Factor, Term, factors, terms, write_product, write_sum
+
+ONE = Constant(1)
+"""What a product of divisors alone begins with; it stays, or it would be written again."""
 
 
 def defer(cascade: Cascade, *, parameters: Mapping[str, Scalar] = NO_SCALARS) -> Cascade:
@@ -137,8 +140,12 @@ def _from_sum(einsum: Einsum, body: Reduce, known: Known) -> Change | None:
     elsewhere: dict[str, tuple[Einsum, ...]] = {}
     conditions: list[Expression] = []
     seen: list[Factor] = []
+    doors: dict[Expression, _Opened | None] = {}
     for factor in parts:
-        opened = None if factor.divides else _open(factor.expression, reduced, known, taken)
+        # One tensor may be a factor twice; it is taken apart once.
+        if factor.expression not in doors:
+            doors[factor.expression] = _open(factor.expression, reduced, known, taken)
+        opened = None if factor.divides else doors[factor.expression]
         if opened is None:
             seen.append(factor)
             continue
@@ -229,7 +236,7 @@ def _varies(x: Expression, reduced: frozenset[str]) -> bool:
 def _leaves(part: Factor, reduced: frozenset[str], known: Known) -> bool:
     """Whether a factor may leave a sum over ``reduced``."""
     x = part.expression
-    if _varies(x, reduced) or not known.everywhere(x):
+    if x == ONE or _varies(x, reduced) or not known.everywhere(x):
         return False
     return part.divides or known.finite(x)
 
@@ -264,7 +271,7 @@ def _scales(x: Expression, reduced: frozenset[str], known: Known) -> bool:
 
     Over an empty rank the extremum is infinite, and its size, if it divided, would make it 0.
     """
-    own = any(isinstance(y, Size) and y.rank in reduced for y in walk(x))
+    own = x == ONE or any(isinstance(y, Size) and y.rank in reduced for y in walk(x))
     return not own and not _varies(x, reduced) and known.everywhere(x) and known.above(x)
 
 

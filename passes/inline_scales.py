@@ -116,6 +116,15 @@ def _welcome(reader: Einsum, einsum: Einsum, writers: Mapping[str, Einsum]) -> b
         return False
     if not pointwise(inside):
         return False
+    summed = body.ranks if isinstance(body, Reduce) else ()
+    if set(einsum.ranks) != {*reader.ranks, *summed}:
+        # The reader iterates more points: the product is made less often where it stands, unless
+        # it leaves a sum as a whole.
+        found = [x.expression for x in factors(inside)[1] if not x.divides]
+        whole = [x for x in found if isinstance(x, Access) and x.tensor == einsum.name]
+        if not (isinstance(body, Reduce) and body.reducer == "sum" and len(whole) == 1):
+            return False
+        return all(a in whole for a in accesses(inside) if a.tensor == einsum.name)
     reading = [a for a in accesses(inside) if a.tensor == einsum.name]
     free = [a for a in _free(inside, whole=isinstance(body, Reduce)) if a.tensor == einsum.name]
     return len(reading) == len(free) and all(
