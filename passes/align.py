@@ -8,8 +8,10 @@ from ..ir.cascade import Cascade, Einsum
 from ..ir.expression import (
     Access,
     Apply,
+    Concatenate,
     Constant,
     Expression,
+    Populate,
     RankVariable,
     Reduce,
     Size,
@@ -47,6 +49,8 @@ def align(cascade: Cascade) -> Cascade:
         if writer is None or writer.name in repeated or aligned(access, writer):
             return None
         if len(access.coordinates) != len(writer.ranks):
+            return None
+        if isinstance(writer.body, Populate | Concatenate):
             return None
         key = (access.tensor, access.coordinates)
         ranks = tuple(dict.fromkeys(r for c in access.coordinates for r in free_ranks(c)))

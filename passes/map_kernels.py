@@ -83,15 +83,21 @@ def traverse(
     rank = group.streamed
     if rank is None:
         return slice.einsums, (), ()
+    late = behind(slice, rank)
+    before = tuple(e for e in slice.einsums if e.name not in late)
+    wanted = tuple(t for t in slice.outputs if t in late)
+    streamings, notes = loops(slice, rank, wanted)
+    return before, streamings, notes
+
+
+def behind(slice: Cascade, rank: str) -> set[str]:
+    """The tensors that have the rank, reduce over it, or depend on one that does."""
     late: set[str] = set()
     for einsum in slice.einsums:
         inner = einsum.body.ranks if isinstance(einsum.body, Reduce) else ()
         if rank in (*einsum.ranks, *inner) or late & set(einsum.reads):
             late.add(einsum.name)
-    before = tuple(e for e in slice.einsums if e.name not in late)
-    wanted = tuple(t for t in slice.outputs if t in late)
-    streamings, notes = loops(slice, rank, wanted)
-    return before, streamings, notes
+    return late
 
 
 def loops(
@@ -104,10 +110,10 @@ def loops(
     reason: Reason = found
     writers = {e.name: e for e in slice.einsums}
     order = {e.name: k for k, e in enumerate(slice.einsums)}
-    behind = closure(reason.tensor, writers, order, set()) if reason.tensor in writers else ()
+    needed = closure(reason.tensor, writers, order, set()) if reason.tensor in writers else ()
     earlier = tuple(
         e.name
-        for e in behind
+        for e in needed
         if e.name != reason.tensor and isinstance(e.body, Reduce) and rank in e.body.ranks
     )
     if not earlier:
@@ -118,6 +124,11 @@ def loops(
     first, notes = loops(slice, rank, earlier)
     rest = tuple(e for e in slice.einsums if e.name not in earlier)
     known = replace(slice, inputs=(*slice.inputs, *earlier), einsums=rest)
+    # what follows from the first results alone is made between the loops
+    late, made = behind(known, rank), {e.name for e in first[-1].finalise}
+    early = {e.name for e in slice.einsums if e.name not in behind(slice, rank)}
+    between = tuple(e for e in rest if e.name not in late | made | early)
+    first = (*first[:-1], replace(first[-1], finalise=(*first[-1].finalise, *between)))
     then, more = loops(known, rank, wanted)
     note = f"one more traversal of {rank} for {reason.tensor}: {reason.text}"
     return (*first, *then), (note, *notes, *more)
