@@ -73,16 +73,17 @@ def partition(
     cut = {r: fixed.get(r, t) for r, t in chosen.tiles}
     return cut_kernel(
         kernel,
+        target,
         Configuration(
             tuple(cut.items()), num_warps or chosen.num_warps, num_stages or chosen.num_stages
         ),
     )
 
 
-def cut_kernel(kernel: MappedKernel, configuration: Configuration) -> MappedKernel:
+def cut_kernel(kernel: MappedKernel, target: str, configuration: Configuration) -> MappedKernel:
     """Apply a configuration."""
     cuts = [Partition(r, t) for r, t in configuration.tiles]
-    cuts += [Partition(r, n, parts_of(n)) for r, n in kernel.static]
+    cuts += [Partition(r, n, resident_parts(kernel, r, n, target)) for r, n in kernel.static]
     return replace(
         kernel,
         partitions=tuple(cuts),
@@ -107,6 +108,26 @@ def parts_of(size: int) -> tuple[tuple[int, int, int], ...]:
     if small >= large:
         return ((0, width, size),)
     return ((0, large, large), (large, small, rest))
+
+
+def resident_parts(
+    kernel: MappedKernel, rank: str, size: int, target: str
+) -> tuple[tuple[int, int, int], ...]:
+    """How a resident rank is cut for a target.
+
+    On Hopper a rank is cut in two only if descriptors fetch every streamed tensor that has it:
+    Triton 3.6 computes the second part wrongly from tiles that are loaded by addresses whose rows
+    are not aligned (seen on an H200: float16 and bfloat16, 96 = 64 + 32, rows of 99 elements).
+    """
+    parts = parts_of(size)
+    if len(parts) < 2 or not target.startswith("sm_9"):
+        return parts
+    streamed = set(kernel.ranks("streamed"))
+    loaded = {t for t, ranks in operands(kernel) if rank in ranks and streamed & set(ranks)}
+    if loaded <= set(kernel.described):
+        return parts
+    width = max(SMALLEST, 1 << (size - 1).bit_length())
+    return ((0, width, size),)
 
 
 def configurations(
@@ -177,7 +198,8 @@ def fits(
     target: str,
 ) -> bool:
     """Whether accumulators and tiles fit the registers, and loads in flight the shared memory."""
-    width = {**cut, **{r: sum(w for _, w, _ in parts_of(n)) for r, n in kernel.static}}
+    held = {r: sum(w for _, w, _ in resident_parts(kernel, r, n, target)) for r, n in kernel.static}
+    width = {**cut, **held}
 
     def elements(ranks: tuple[str, ...]) -> int:
         return prod(width[r] for r in ranks if r in width)
