@@ -22,6 +22,7 @@ from ..ir.errors import BackendError, EinfallError
 from ..ir.expression import Access, RankVariable
 from ..ir.show import show_expression
 from ..ir.sizes import ranks_of
+from .explain_visits import WIDTHS
 from .save_check import self_test
 
 if TYPE_CHECKING:
@@ -31,14 +32,22 @@ STANDARD = ("import triton", "import triton.language as tl")
 """What the kernels' files import, and the saved file imports once."""
 
 WORKSPACE = '''\
+def boxed(tensor):
+    """Return a tensor of which boxes can be fetched: rows contiguous, at multiples of 16 bytes."""
+    steps = [n * tensor.element_size() % 16 for n in tensor.stride()[:-1]]
+    if tensor.stride(-1) == 1 and not any(steps) and tensor.data_ptr() % 16 == 0:
+        return tensor
+    return tensor.clone(memory_format=torch.contiguous_format)
+
+
 def workspace(size, alignment, stream):
     """Return the memory in which tensor descriptors live."""
     return torch.empty(size, dtype=torch.int8, device="cuda")
 '''.splitlines()
 
 TAKEN = (
-    *("os", "torch", "triton", "tl", "wave", "test", "workspace"),
-    *("name", "tensor", "dtype", "shape", "found", "rows", "programs"),
+    *("os", "torch", "triton", "tl", "wave", "test", "workspace", "boxed"),
+    *("name", "tensor", "dtype", "shape", "found", "programs"),
 )
 """Names of the launcher's own, which no tensor may have."""
 
@@ -84,6 +93,7 @@ def general(lowered: Lowered) -> Lowered:
         tiles=cut,
         num_warps=warps.pop() if len(warps) == 1 else None,
         num_stages=stages.pop() if len(stages) == 1 else None,
+        described=tuple(t for t in known.described if boxed_by_copying(lowered, t)),
     )
     try:
         other = lower_cascade(lowered.cascade, open_)
@@ -91,6 +101,13 @@ def general(lowered: Lowered) -> Lowered:
         return lowered
     same = [k.text for k in other.kernels] == [k.text for k in lowered.kernels]
     return lowered if same else replace(other, known=replace(known, sizes=static, shapes={}))
+
+
+def boxed_by_copying(lowered: Lowered, tensor: str) -> bool:
+    """Return whether every row of a contiguous copy begins at a multiple of 16 bytes."""
+    last = ranks_of(lowered.cascade, tensor)[-1]
+    width = static_sizes(lowered).get(last or "", 1)
+    return width * WIDTHS.get(lowered.known.dtypes[tensor], 1) % 16 == 0
 
 
 def static_sizes(lowered: Lowered) -> dict[str, int]:
@@ -193,11 +210,9 @@ def launcher(lowered: Lowered) -> Iterator[str]:
         yield f"    if size_{one} != size_{other}:"
         yield f'        raise ValueError("{one} and {other} of {tensor} must be equally long")'
     boxed = boxed_tensors(lowered)
+    for tensor in boxed:
+        yield f"    {tensor} = boxed({tensor})"
     if boxed:
-        yield from lay_out(f"    for tensor in ({', '.join(boxed)}{',' * (len(boxed) == 1)}):")
-        yield "        rows = [n * tensor.element_size() % 16 for n in tensor.stride()[:-1]]"
-        yield "        if tensor.stride(-1) != 1 or any(rows) or tensor.data_ptr() % 16:"
-        yield '            raise ValueError("rows must be contiguous, at multiples of 16 bytes")'
         yield "    triton.set_allocator(workspace)"
     made: set[str] = set()
     for kernel in lowered.kernels:
