@@ -285,7 +285,7 @@ def _lowering_key(cascade: Cascade, known: Known) -> Any:
 
     short = short_ranks(cascade, known.sizes)
     widths = tuple(
-        (r, n if r in short else min(128, 1 << max(n - 1, 0).bit_length()))
+        (r, n if r in short else min(4096, 1 << max(n - 1, 0).bit_length()))
         for r, n in sorted(known.sizes.items())
     )
     computed = any(

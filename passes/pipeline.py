@@ -24,7 +24,7 @@ from .divide import RESIDENT_LIMIT, Group, divide
 from .flatten import flatten
 from .inline import inline
 from .map_kernels import map_kernel
-from .partition import partition
+from .partition import partition, worth_describing
 from .reassociate import reassociate
 from .simplify import simplify
 from .stabilise import stabilise
@@ -165,9 +165,10 @@ def cut_groups(
         )
         presence = dict(kernel.presence)
         stored |= {t: presence[t] for t in group.targets}
+        described = known.described if worth_describing(kernel, known.sizes) else ()
         kernels.append(
             partition(
-                replace(kernel, described=known.described),
+                replace(kernel, described=described),
                 dtypes=dtypes,
                 sizes=known.sizes,
                 target=known.target,

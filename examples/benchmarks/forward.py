@@ -65,8 +65,11 @@ def measure(row: Row, who: Sequence[str], rounds: int, rep: int) -> list[Result]
         wrong = tuple(errors(calls[name](), expected, sample))
         found[name] = Result(row.name, name, (), wrong, first_call=first)
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
+    order = list(calls)
+    for turn in range(rounds):
+        # each round begins with another one, so that nobody always meets the warmest device
+        for name in order[turn % len(order) :] + order[: turn % len(order)]:
+            call = calls[name]
             times[name].append(float(do_bench(call, warmup=25, rep=rep, return_mode="median")))
     for name, values in times.items():
         one = found[name]
@@ -105,7 +108,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if time.perf_counter() - start > options.seconds:
             print(f"{row.name} and what follows is left out: {options.seconds:.0f} s have passed")
             break
-        # SDPA before FlexAttention before ours, so that ours meets a warm device last.
         who = [name for name in (*peers.NAMES, OURS) if name in options.peers]
         who = [name for name in who if name == OURS or name in row.peers]
         found = measure(row, who, options.rounds, options.rep)
