@@ -1,7 +1,7 @@
 """Closure: accumulators, and what carries them from one frame to the next.
 
-An accumulator's lift is a product of early factors, powers of shifts ``u(x) + w(r)`` and exponentials
-``exp(v(x) + z(r))``, where r is the frame. When the frame moves from r to r',
+An accumulator's lift is a product of early factors, powers of shifts ``u(x) + w(r)`` and
+exponentials ``exp(v(x) + z(r))``, where r is the frame. When the frame moves from r to r',
 
 ::
 
@@ -9,8 +9,8 @@ An accumulator's lift is a product of early factors, powers of shifts ``u(x) + w
     (u + w') ** n = sum over k of  binomial(n, k) * (w' - w) ** (n - k) * (u + w) ** k          F4
 
 so the lifts with lower powers close the family: their accumulators are siblings, and the transport
-is linear in them. It is what differentiating by the frame would find (theory 3.4, test 3), in closed
-form and for any w and z.
+is linear in them. It is what differentiating by the frame would find (theory 3.4, test 3), in
+closed form and for any w and z.
 """
 
 from __future__ import annotations
@@ -22,14 +22,8 @@ from math import comb
 
 from ..ir.expression import Access, Apply, Expression, rewrite
 from ..ir.streaming import NEXT
-from .separate import (
-    Exponential,
-    Shift,
-    join_powers,
-    late_tensors,
-    powers_key,
-    terms_key,
-)
+from .monomial import Exponential, Shift, join_powers, powers_key, terms_key
+from .separate import late_tensors
 from .stream_terms import ONE, Power, Scaled, canonical, write_powers, write_terms
 
 
@@ -57,12 +51,14 @@ class Accumulator:
             frozenset(self.reduced),
             powers_key(self.early),
             frozenset((terms_key(s.early), terms_key(s.late), s.power) for s in self.shifts),
-            frozenset((e.operator, terms_key(e.early), terms_key(e.late)) for e in self.exponentials),
+            frozenset(
+                (e.operator, terms_key(e.early), terms_key(e.late)) for e in self.exponentials
+            ),
             frozenset(canonical(x) for x in self.presence),
         )
 
     def late_expressions(self) -> tuple[Expression, ...]:
-        """The late terms inside: what the frame is read by."""
+        """Return the late terms inside, by which the frame is read."""
         inside = [t.expression for e in self.exponentials for t in e.late]
         return (*inside, *(t.expression for s in self.shifts for t in s.late))
 
@@ -73,8 +69,7 @@ class Accumulator:
     def powers(self) -> tuple[Power, ...]:
         """Return the whole lift as a product of powers, exponentials first."""
         inside = [
-            Power(Apply(e.operator, (write_terms((*e.early, *e.late)),)))
-            for e in self.exponentials
+            Power(Apply(e.operator, (write_terms((*e.early, *e.late)),))) for e in self.exponentials
         ]
         shifted = [Power(write_terms((*s.early, *s.late)), s.power) for s in self.shifts]
         return join_powers(tuple(inside), tuple(shifted), self.early)
@@ -159,7 +154,9 @@ def lift(one: Accumulator, named: tuple[tuple[Access, Accumulator], ...]) -> Exp
             inside &= old is not None and abs(old.power) >= abs(p.power)
         if not inside:
             continue
-        exponentials = [e for e in exponentials if _key(e) not in {_key(x) for x in held.exponentials}]
+        exponentials = [
+            e for e in exponentials if _key(e) not in {_key(x) for x in held.exponentials}
+        ]
         taken = {_shift_key(s): s.power for s in held.shifts}
         shifts = [
             replace(s, power=s.power - taken.get(_shift_key(s), 0))

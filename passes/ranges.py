@@ -26,7 +26,8 @@ from ..ir.expression import (
 )
 from ..ir.interval_arithmetic import UNKNOWN, Interval, apply_to_intervals
 from .facts import plain_writers, pointwise
-from .separate import terms_key
+from .monomial import terms_key
+from .stream_presence import conjuncts
 from .stream_terms import Scaled, canonical, flatten_product, scaled_terms, write_terms
 
 DEPTH = 12
@@ -183,9 +184,10 @@ class Ranges:
             case Apply("max", operands):
                 return any(self.covers_square(y, square) for y in operands)
             case Reduce("sum", _, body, filter=None):
-                return canonical(self.inlined(body)) == canonical(
-                    self.inlined(square)
-                ) or canonical(body) == square
+                return (
+                    canonical(self.inlined(body)) == canonical(self.inlined(square))
+                    or canonical(body) == square
+                )
             case Access():
                 inner = self.definition(x, reductions=True)
                 return inner is not None and self.covers_square(inner, square)
@@ -216,12 +218,14 @@ class Ranges:
 
         return rewrite(expression, rule)
 
-    def bounded_above(self, expression: Expression) -> float:
+    def bounded_above(self, expression: Expression, filter: Expression | None = None) -> float:
         """Return an upper bound, seeing that a maximum is no less than what it is taken of.
 
-        ``S[p, m] - G[p]`` with ``G[p] = max[m](S[p, m])`` gives 0, and so does a sum of exponentials
-        in place of the maximum, ``S[p, m] - log(D[p])`` with ``D[p] = sum[m](exp(S[p, m]))``.
+        ``S[p, m] - G[p]`` with ``G[p] = max[m](S[p, m])`` gives 0, and so does
+        ``S[p, m] - log(D[p])`` with ``D[p] = sum[m](exp(S[p, m]))``.
+        ``filter`` holds at the points that are asked about; a maximum may have parts of it.
         """
+        held = frozenset(canonical(x) for x in conjuncts(filter))
         terms = scaled_terms(self.inlined(expression))
         best = self.bounds(write_terms(terms))[1]
         if isfinite(best):
@@ -230,7 +234,7 @@ class Ranges:
             if term.coefficient >= 0:
                 continue
             rest = (*terms[:k], *terms[k + 1 :])
-            for lower in self.at_most(term.expression):
+            for lower in self.at_most(term.expression, held):
                 replaced = scaled_terms(
                     write_terms(
                         (
@@ -246,16 +250,16 @@ class Ranges:
                     best = min(best, self.bounds(write_terms(replaced))[1])
         return float(best)
 
-    def at_most(self, x: Expression) -> Iterator[Expression]:
-        """Yield expressions that are at most ``x``, at every point of the ranks they add."""
+    def at_most(self, x: Expression, held: frozenset[Expression]) -> Iterator[Expression]:
+        """Yield expressions that are at most ``x`` at every point that is asked about."""
         match x:
             case Apply("max", operands):
                 for y in operands:
                     yield y
-                    yield from self.at_most(y)
+                    yield from self.at_most(y, held)
             case Apply("log" | "log2" as operator, (inner,)):
                 raised = "exp" if operator == "log" else "exp2"
-                for y in (inner, *self.at_most(inner)):
+                for y in (inner, *self.at_most(inner, held)):
                     for part in self.summands(y):
                         match part:
                             case Apply(name, (exponent,)) if name == raised:
@@ -263,11 +267,12 @@ class Ranges:
             case Access():
                 inner_x = self.definition(x, reductions=True)
                 if isinstance(inner_x, Reduce):
-                    if inner_x.reducer == "max" and inner_x.filter is None:
+                    asked = {canonical(c) for c in conjuncts(inner_x.filter)}
+                    if inner_x.reducer == "max" and asked <= held:
                         yield inner_x.body
-                        yield from self.at_most(inner_x.body)
+                        yield from self.at_most(inner_x.body, held)
                 elif inner_x is not None:
-                    yield from self.at_most(inner_x)
+                    yield from self.at_most(inner_x, held)
 
     def summands(self, x: Expression) -> Iterator[Expression]:
         """Yield terms of a sum whose terms are all at least 0."""
@@ -299,4 +304,3 @@ def ranges(
     ``parameters`` are values that are known for certain; a default is none. ``sizes`` likewise.
     """
     return Ranges(plain_writers(cascade), parameters or {}, sizes or {})
-

@@ -1,8 +1,8 @@
 """Separate: split an expression into what streams and what is known later.
 
-The setting is one reduction over a streamed rank. Its body reads *early* tensors (inputs, and what is
-made of them element by element) and *late* ones (results of earlier reductions over the rank). The
-body is written as a sum of monomials
+The setting is one reduction over a streamed rank. Its body reads *early* tensors (inputs, and what
+is made of them element by element) and *late* ones (results of earlier reductions over the rank).
+The body is written as a sum of monomials
 
 ::
 
@@ -22,11 +22,20 @@ from math import log
 
 from ..ir.expression import Access, Apply, Constant, Expression, free_ranks, tensors, walk
 from .facts import is_positive
+from .monomial import (
+    INVERSE,
+    Monomial,
+    Shift,
+    exponential,
+    joined,
+    multiply,
+    raised,
+    times,
+)
 from .stream_terms import (
     ONE,
     Power,
     Scaled,
-    canonical,
     flatten_product,
     scaled_terms,
     write_powers,
@@ -35,8 +44,6 @@ from .stream_terms import (
 
 MONOMIALS = 24
 """Monomials beyond which a body counts as not separable."""
-
-INVERSE = {"exp": "log", "exp2": "log2"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,36 +61,6 @@ class Roles:
     def streams(self, expression: Expression) -> bool:
         """Whether the expression varies along the streamed rank."""
         return self.rank in free_ranks(expression)
-
-
-@dataclass(frozen=True, slots=True)
-class Shift:
-    """``(early + late) ** power``; ``centred`` where its first power sums to 0 in every state."""
-
-    early: tuple[Scaled, ...]
-    late: tuple[Scaled, ...]
-    power: int = 1
-    centred: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Exponential:
-    """``exp(early + late)`` or ``exp2(early + late)``."""
-
-    operator: str
-    early: tuple[Scaled, ...]
-    late: tuple[Scaled, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Monomial:
-    """A product in which every factor is early, late, or a sum or exponential of both."""
-
-    coefficient: int | float = 1
-    early: tuple[Power, ...] = ()
-    late: tuple[Power, ...] = ()
-    shifts: tuple[Shift, ...] = ()
-    exponentials: tuple[Exponential, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +82,8 @@ class Stuck:
 def separate(expression: Expression, roles: Roles) -> tuple[Monomial, ...] | Stuck:
     """Write an expression as a sum of monomials, or say which part of it has no such form.
 
-    Requires: every tensor that streams and depends on late ones is inlined. Cached by expression and
-    roles.
+    Requires: every tensor that streams and depends on late ones is inlined. Cached by expression
+    and roles.
     """
     return _Separator(roles).monomials(expression)
 
@@ -135,7 +112,7 @@ class _Separator:
                 below = self.single(b)
                 if isinstance(below, Stuck) or below.shifts or not below.coefficient:
                     return Stuck(x)
-                return self.times(self.monomials(a), (_raise(below, -1),))
+                return self.times(self.monomials(a), (raised(below, -1),))
             case Apply("+" | "-", (a, b)):
                 parts = self.parts(x)
                 if isinstance(parts, Parts):
@@ -155,7 +132,7 @@ class _Separator:
                 parts = self.parts(a)
                 if isinstance(parts, Stuck):
                     return Stuck(x)
-                return (_exponential(operator, parts.early, parts.late),)
+                return (exponential(operator, parts.early, parts.late),)
             case Apply("log" | "log2"):
                 parts = self.parts(x)
                 if isinstance(parts, Stuck):
@@ -175,11 +152,11 @@ class _Separator:
                 return Stuck(x)
 
     def product(self, x: Expression) -> Monomial:
-        """A product without a factor that is early and late at once."""
+        """Write a product that has no factor early and late at once."""
         coefficient, powers = flatten_product(x)
         result = Monomial(coefficient)
         for power in powers:
-            result = _multiply(result, self.factor(power))
+            result = multiply(result, self.factor(power))
         return result
 
     def factor(self, power: Power) -> Monomial:
@@ -189,12 +166,12 @@ class _Separator:
                 terms = tuple(
                     Scaled(t.coefficient * power.power, t.expression) for t in scaled_terms(inner)
                 )
-                return _exponential(operator, () if late else terms, terms if late else ())
+                return exponential(operator, () if late else terms, terms if late else ())
             case _:
                 return Monomial(late=(power,)) if late else Monomial(early=(power,))
 
     def single(self, x: Expression) -> Monomial | Stuck:
-        """The one monomial that an expression is."""
+        """Return the one monomial that an expression is."""
         found = self.monomials(x)
         if isinstance(found, Stuck):
             return found
@@ -207,7 +184,7 @@ class _Separator:
             return left
         if isinstance(right, Stuck):
             return right
-        return tuple(_multiply(a, b) for a in left for b in right)
+        return tuple(multiply(a, b) for a in left for b in right)
 
     def power(
         self, x: Expression, base: Expression, n: int | float
@@ -215,7 +192,7 @@ class _Separator:
         if isinstance(n, int) and n > 0:
             found = self.monomials(base)
             if isinstance(found, Stuck) or len(found) == 1:
-                return found if isinstance(found, Stuck) else (_raise(found[0], n),)
+                return found if isinstance(found, Stuck) else (raised(found[0], n),)
             result: tuple[Monomial, ...] | Stuck = found
             for _ in range(n - 1):
                 result = self.times(result, found)
@@ -225,7 +202,7 @@ class _Separator:
         one = self.single(base)
         if isinstance(one, Stuck) or one.shifts or one.coefficient <= 0 or not self.above(one):
             return Stuck(x)
-        return (_raise(one, n),)
+        return (raised(one, n),)
 
     def above(self, one: Monomial) -> bool:
         """Whether the late factors are above 0, so that a root may be taken of each side."""
@@ -249,7 +226,7 @@ class _Separator:
         return (replace(one, coefficient=1, early=(Power(Apply(operator, (sides,))),), late=late),)
 
     def wave(self, x: Expression, operator: str, inner: Expression) -> tuple[Monomial, ...] | Stuck:
-        """The addition theorems: a wave of a sum is two products."""
+        """Write the wave of a sum as two products, by the addition theorems."""
         parts = self.parts(inner)
         if isinstance(parts, Stuck):
             return Stuck(x)
@@ -263,7 +240,7 @@ class _Separator:
         return pair(1, "cos", "cos"), pair(-1, "sin", "sin")
 
     def chosen(self, condition: Expression, x: Expression) -> tuple[Monomial, ...] | Stuck:
-        """A branch of an early choice; where it is not chosen it contributes nothing."""
+        """Write a branch of an early choice, which counts only where it is chosen."""
         if x == Constant(0):
             return ()
         found = self.monomials(x)
@@ -299,9 +276,9 @@ class _Separator:
                 if isinstance(found, Stuck):
                     return found
                 number = Scaled(term.coefficient, ONE)
-                early += [_times(number, t) for t in found.early]
-                late += [_times(number, t) for t in found.late]
-        return Parts(_joined(early), _joined(late))
+                early += [times(number, t) for t in found.early]
+                late += [times(number, t) for t in found.late]
+        return Parts(joined(early), joined(late))
 
     def mixed_term(self, x: Expression) -> Parts | Stuck:
         """Split a term by the logarithm in it, whose own factors are constants of the row."""
@@ -320,12 +297,12 @@ class _Separator:
         if self.roles.reads_late(scale.expression) and found.early:
             return Stuck(x)
         return Parts(
-            tuple(_times(scale, t) for t in found.early),
-            tuple(_times(scale, t) for t in found.late),
+            tuple(times(scale, t) for t in found.early),
+            tuple(times(scale, t) for t in found.late),
         )
 
     def logarithm(self, x: Expression) -> Parts | Stuck:
-        """The logarithm of one product is the sum of its factors' logarithms."""
+        """Write the logarithm of one product as the sum of its factors' logarithms."""
         match x:
             case Apply("log" | "log2" as operator, (inner,)):
                 one = self.single(inner)
@@ -356,106 +333,18 @@ class _Separator:
 
 
 def _log_scale(log_operator: str, exp_operator: str) -> int | float:
-    """What log(exp(1)) is, for either base."""
+    """Return what log(exp(1)) is, for either base."""
     if INVERSE[exp_operator] == log_operator:
         return 1
     return log(2) if log_operator == "log" else 1 / log(2)
-
-
-def _exponential(operator: str, early: tuple[Scaled, ...], late: tuple[Scaled, ...]) -> Monomial:
-    """An exponential; the exponential of a logarithm is a power."""
-    powers: list[Power] = []
-    rest: list[Scaled] = []
-    for term in late:
-        match term.expression:
-            case Apply(name, (inner,)) if name == INVERSE[operator]:
-                powers.append(Power(inner, term.coefficient))
-            case _:
-                rest.append(term)
-    made = (Exponential(operator, early, tuple(rest)),) if early or rest else ()
-    return Monomial(late=tuple(powers), exponentials=made)
 
 
 def _number(value: int) -> tuple[Monomial, ...]:
     return (Monomial(value),)
 
 
-def _times(scale: Scaled, term: Scaled) -> Scaled:
-    coefficient, powers = flatten_product(Apply("*", (scale.expression, term.expression)))
-    total = scale.coefficient * term.coefficient * coefficient
-    return Scaled(total, write_powers(powers) if powers else ONE)
-
-
-def _joined(terms: Iterable[Scaled]) -> tuple[Scaled, ...]:
-    """Join like terms."""
-    found: dict[Expression, Scaled] = {}
-    for t in terms:
-        key = canonical(t.expression)
-        old = found.get(key)
-        found[key] = t if old is None else replace(old, coefficient=old.coefficient + t.coefficient)
-    return tuple(t for t in found.values() if t.coefficient != 0)
-
-
-def join_powers(*groups: tuple[Power, ...]) -> tuple[Power, ...]:
-    """Multiply: powers of one base and one sign are added."""
-    found: dict[tuple[Expression, bool], Power] = {}
-    for p in (p for group in groups for p in group):
-        key = (canonical(p.base), p.power > 0)
-        old = found.get(key)
-        found[key] = p if old is None else Power(old.base, old.power + p.power)
-    return tuple(found.values())
-
-
-def _multiply(a: Monomial, b: Monomial) -> Monomial:
-    exponentials: dict[str, Exponential] = {}
-    for e in (*a.exponentials, *b.exponentials):
-        old = exponentials.get(e.operator)
-        exponentials[e.operator] = (
-            e
-            if old is None
-            else Exponential(
-                e.operator, _joined((*old.early, *e.early)), _joined((*old.late, *e.late))
-            )
-        )
-    shifts: dict[tuple[frozenset[object], frozenset[object]], Shift] = {}
-    for s in (*a.shifts, *b.shifts):
-        key = (terms_key(s.early), terms_key(s.late))
-        before = shifts.get(key)
-        shifts[key] = s if before is None else replace(before, power=before.power + s.power)
-    return Monomial(
-        a.coefficient * b.coefficient,
-        join_powers(a.early, b.early),
-        join_powers(a.late, b.late),
-        tuple(shifts.values()),
-        tuple(e for e in exponentials.values() if e.early or e.late),
-    )
-
-
-def _raise(one: Monomial, n: int | float) -> Monomial:
-    def scaled(terms: tuple[Scaled, ...]) -> tuple[Scaled, ...]:
-        return tuple(replace(t, coefficient=t.coefficient * n) for t in terms)
-
-    return Monomial(
-        one.coefficient**n,
-        tuple(Power(p.base, p.power * n) for p in one.early),
-        tuple(Power(p.base, p.power * n) for p in one.late),
-        tuple(replace(s, power=s.power * int(n)) for s in one.shifts),
-        tuple(replace(e, early=scaled(e.early), late=scaled(e.late)) for e in one.exponentials),
-    )
-
-
 def _few(found: tuple[Monomial, ...], x: Expression) -> tuple[Monomial, ...] | Stuck:
     return found if len(found) <= MONOMIALS else Stuck(x)
-
-
-def terms_key(terms: Iterable[Scaled]) -> frozenset[object]:
-    """What two sums share if they are equal up to order."""
-    return frozenset((t.coefficient, canonical(t.expression)) for t in terms)
-
-
-def powers_key(powers: Iterable[Power]) -> frozenset[object]:
-    """What two products share if they are equal up to order."""
-    return frozenset((p.power, canonical(p.base)) for p in powers)
 
 
 def late_tensors(expressions: Iterable[Expression], late: frozenset[str]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ cascade's tensors from them are then written down by need.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from ..ir.cascade import Cascade, Einsum
@@ -26,10 +27,11 @@ from ..ir.streaming import Field, Reason, Streaming
 from .align import conjunction, fresh
 from .closure import Accumulator, lift, lower, transport
 from .stream_groups import grouped, nested, split_groups
-from .stream_plan import Piece, Plan, Planner
-from .stream_presence import conditions, conjuncts, without
+from .stream_pieces import Piece, Plan
+from .stream_plan import Planner
+from .stream_presence import conditions, without
 from .stream_roles import backward_slice, find_roles
-from .stream_terms import ONE, write_terms
+from .stream_terms import write_terms
 
 
 def stream(
@@ -109,15 +111,21 @@ def stream(
         return reason
     writer = _Writer(planner)
     writer.write(wanted)
-    inside = nested(x for x in writer.body if isinstance(x, Einsum))
-    body = tuple(
-        replace(x, family="F7", proof=f"{x.proof}; each group is closed before it is taken in")
-        if isinstance(x, Field) and inside & set(tensors(x.lift))
-        else x
-        for x in writer.body
-    )
+    closed = nested(x for x in writer.body if isinstance(x, Einsum))
+    body = tuple(closing(x, closed) for x in writer.body)
     commutative = all(REDUCERS[x.reducer].commutative for x in writer.body if isinstance(x, Field))
     return Streaming(rank, body, tuple(writer.finalise), commutative)
+
+
+def closing(item: Einsum | Field, closed: Mapping[str, frozenset[str]]) -> Einsum | Field:
+    """Say of a field that it takes in groups which are reduced, and closed, on the way."""
+    if not isinstance(item, Field):
+        return item
+    ranks = frozenset(r for t in tensors(item.lift) for r in closed.get(t, ()))
+    if not ranks & set(item.ranks_reduced):
+        return item
+    text = f"{item.proof}; each group is closed before it is taken in"
+    return replace(item, family="F7", proof=text)
 
 
 @dataclass(slots=True)

@@ -211,10 +211,10 @@ class _Split:
         return substitute(rewrite(expression, marked), {g.rank: flat})
 
 
-def nested(body: Iterable[Einsum]) -> frozenset[str]:
-    """Return the tensors of a traversal that close a group inside it.
+def nested(body: Iterable[Einsum]) -> dict[str, frozenset[str]]:
+    """Return, for each tensor of a traversal, the ranks along which a group is closed for it.
 
-    They depend on two reductions over one other rank, one reduction upon the result of the other.
+    Two reductions over the rank stand before it, one upon the result of the other.
     """
     chains: dict[str, dict[str, int]] = {}
     for einsum in body:
@@ -226,4 +226,4 @@ def nested(body: Iterable[Einsum]) -> frozenset[str]:
             for rank in einsum.body.ranks:
                 depth[rank] = depth.get(rank, 0) + 1
         chains[einsum.name] = depth
-    return frozenset(n for n, d in chains.items() if any(k > 1 for k in d.values()))
+    return {n: frozenset(r for r, k in d.items() if k > 1) for n, d in chains.items()}

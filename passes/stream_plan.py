@@ -2,18 +2,17 @@
 
 For every reduction the body is inlined until it reads early tensors and late ones, separated in
 monomials, and each monomial is given a *frame*: the late terms that keep its exponentials in range.
-What depends on late results and is not in the frame is deferred (theory 3.3, F1), the rest moves with
-the frame (F2 to F4).
+What depends on late results and is not in the frame is deferred (theory 3.3, F1), the rest moves
+with the frame (F2 to F4).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from itertools import product
 from math import comb, isfinite
 
-from ..ir.cascade import Cascade, Einsum
+from ..ir.cascade import Einsum
 from ..ir.expression import (
     Access,
     Apply,
@@ -22,93 +21,40 @@ from ..ir.expression import (
     RankVariable,
     Reduce,
     free_ranks,
-    rewrite,
-    substitute,
-    tensors,
-    walk,
 )
 from ..ir.streaming import Reason
-from .align import fresh
 from .closure import Accumulator
 from .facts import is_positive, pointwise
+from .monomial import Exponential, Monomial, Shift, join_powers
 from .ranges import Ranges, ranges
-from .separate import (
-    Exponential,
-    Monomial,
-    Parts,
-    Roles,
-    Shift,
-    Stuck,
-    join_powers,
-    late_tensors,
-    separate,
-    sum_parts,
-)
+from .separate import Parts, Stuck, late_tensors, separate, sum_parts
+from .stream_inline import Inliner
+from .stream_pieces import Piece, Plan, expand, join_pieces
 from .stream_presence import conditions, conjuncts, distinct
 from .stream_refusal import refuse
-from .stream_roles import SliceRoles, compares_whole_fiber, positive_late, reads_elsewhere
+from .stream_roles import compares_whole_fiber, reads_elsewhere
 from .stream_symbolic import simplified
 from .stream_terms import Power, Scaled, flatten_product, scaled_terms, write_powers, write_terms
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """An accumulator and what it is multiplied with at the end, or what is added to it."""
-
-    accumulator: Accumulator
-    coefficient: int | float = 1
-    factors: tuple[Power, ...] = ()
-    added: tuple[Scaled, ...] = ()
-
-    @property
-    def bare(self) -> bool:
-        """Whether the accumulator is the result itself."""
-        return self.coefficient == 1 and not self.factors and not self.added
-
-    def applied(self, access: Expression) -> Expression:
-        """Return the accumulator's contribution to the result."""
-        value = write_powers((Power(access), *self.factors), self.coefficient)
-        return write_terms((Scaled(1, value), *self.added)) if self.added else value
-
-    def reads(self) -> tuple[str, ...]:
-        """Return the tensors that the weight reads."""
-        inside = (*(p.base for p in self.factors), *(t.expression for t in self.added))
-        return tuple(dict.fromkeys(n for x in inside for n in tensors(x)))
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A reduction as a sum of pieces; ``direct`` where its one accumulator is the result."""
-
-    pieces: tuple[Piece, ...]
-    direct: Accumulator | None = None
-
-
 @dataclass(slots=True)
-class Planner:
+class Planner(Inliner):
     """Plans of all the reductions of a slice, and the names that they gave."""
 
-    cascade: Cascade
-    roles: SliceRoles
-    taken: set[str]
-    plans: dict[str, Plan] = field(default_factory=dict)
-    names: dict[object, str] = field(default_factory=dict)
-    accumulators: dict[str, Accumulator] = field(default_factory=dict)
     named: tuple[tuple[Access, Accumulator], ...] = ()
     made: dict[str, Einsum] = field(default_factory=dict)
     known: Ranges = field(init=False)
-    tell: Roles = field(init=False)
 
     def __post_init__(self) -> None:
+        Inliner.__post_init__(self)
         self.known = ranges(self.cascade)
-        self.tell = Roles(self.roles.rank, self.roles.late, positive_late(self.roles))
 
     def plan(self) -> Reason | None:
         """Plan every reduction in dependence order; return why one has no plan."""
         for name in self.roles.streaming:
             compared = compares_whole_fiber(self.roles.writers[name], self.roles.rank)
             if compared is not None:
-                return refuse(name, compared, compared, self.tell, compared)
+                return refuse(name, compared, compared, self.tell, threshold=compared)
         for name in self.roles.reductions:
             found = self.plan_reduction(self.roles.writers[name])
             if isinstance(found, Reason):
@@ -131,10 +77,10 @@ class Planner:
         inlined = self.inline(reduce.body, filters, einsum.name)
         if isinstance(inlined, Reason):
             return inlined
-        body = inlined
+        body = self.settled(inlined, filters)
         for x in filters:
             if self.tell.reads_late(x):
-                return refuse(einsum.name, x, x, self.tell, x)
+                return refuse(einsum.name, x, x, self.tell, threshold=x)
         partial = self.partial((reduce.body, *self.behind(reduce.body)))
         if partial is not None:
             return self.not_yet(einsum.name, f"{partial} has points that do not exist")
@@ -186,114 +132,6 @@ class Planner:
             einsum.name, f"{einsum.body.reducer} of what depends on results over the rank"
         )
 
-    def not_yet(self, tensor: str, text: str) -> Reason:
-        """Say that a construct has no derivation here."""
-        return Reason(
-            "NOT_YET",
-            tensor,
-            f"No state is derived: {text}.",
-            alternatives=(f"compute {tensor} in a second traversal of {self.roles.rank}",),
-        )
-
-    def inline(
-        self, body: Expression, filters: list[Expression], reduction: str
-    ) -> Expression | Reason:
-        """Replace mixed tensors by what they are made of; collect the filters on the way."""
-        blocked: list[str] = []
-
-        def rule(x: Expression) -> Expression | None:
-            match x:
-                case Apply("where", (Constant(value=True), chosen, _)):
-                    return chosen
-                case Access(tensor=tensor, coordinates=coordinates) if tensor in mixed:
-                    writer = self.roles.writers[tensor]
-                    if not pointwise(writer.body):
-                        blocked.append(tensor)
-                        return None
-                    values = dict(zip(writer.ranks, coordinates, strict=True))
-                    if writer.filter is not None:
-                        filters.extend(substitute(f, values) for f in conjuncts(writer.filter))
-                        if under_choice(body, tensor):
-                            blocked.append(tensor)
-                    inner = self.inline(substitute(writer.body, values), filters, reduction)
-                    if isinstance(inner, Reason):
-                        blocked.append(tensor)
-                        return None
-                    return inner
-                case Apply("exp" | "exp2", (inner,)) if self.tell.reads_late(inner):
-                    return replace(x, operands=(self.resolve(inner),))
-                case _:
-                    return None
-
-        mixed = set(self.roles.mixed)
-        found = rewrite(body, rule)
-        if blocked:
-            return self.not_yet(
-                reduction, f"{blocked[0]} reduces, selects or filters what depends on results"
-            )
-        return found
-
-    def resolve(self, expression: Expression) -> Expression:
-        """Replace late tensors by what they are made of, down to accumulators."""
-
-        def rule(x: Expression) -> Expression | None:
-            if not isinstance(x, Access) or x.tensor not in self.roles.late:
-                return None
-            writer = self.roles.writers[x.tensor]
-            values = dict(zip(writer.ranks, x.coordinates, strict=False))
-            plan = self.plans.get(x.tensor)
-            if plan is None:
-                if not pointwise(writer.body):
-                    return None
-                return self.resolve(substitute(writer.body, values))
-            if plan.direct is not None:
-                own = self.names[plan.direct.key]
-                return None if own == x.tensor else replace(x, tensor=own)
-            if any(set(p.accumulator.ranks) - set(writer.ranks) for p in plan.pieces):
-                return None
-            parts = [p.applied(self.access(p.accumulator, x.tensor)) for p in plan.pieces]
-            total = parts[0]
-            for part in parts[1:]:
-                total = Apply("+", (total, part))
-            return substitute(self.resolve(total), values)
-
-        return rewrite(expression, rule)
-
-    def access(self, one: Accumulator, for_: str) -> Access:
-        """Return the reading of an accumulator, naming it if it has no name."""
-        return Access(self.name(one, for_), tuple(RankVariable(r) for r in one.ranks))
-
-    def name(self, one: Accumulator, for_: str) -> str:
-        """Return an accumulator's name: that of the tensor it is, else one made of ``for_``."""
-        found = self.names.get(one.key)
-        if found is None:
-            word = one.reducer if one.powers() else "count"
-            found = fresh(f"{for_}_{word}", self.taken)
-            self.names[one.key] = found
-            self.accumulators[found] = one
-        return found
-
-    def behind(self, body: Expression) -> Iterator[Expression]:
-        """Yield what the mixed tensors in an expression are made of, as it is written."""
-        for name in tensors(body):
-            if name in self.roles.mixed:
-                yield self.roles.writers[name].body
-                yield from self.behind(self.roles.writers[name].body)
-
-    def partial(self, expressions: Iterable[Expression]) -> str | None:
-        """Return a late tensor that has absent points."""
-        for name in late_tensors(expressions, self.roles.late):
-            writer = self.roles.writers[name]
-            if writer.filter is not None:
-                return name
-            if pointwise(writer.body):
-                if conditions(writer.body, self.roles.writers, frozenset(self.roles.reductions)):
-                    return name
-                inner = self.partial((writer.body,))
-                if inner is not None:
-                    return inner
-        return None
-
     def sum(
         self, start: Accumulator, body: Expression, einsum: Einsum
     ) -> tuple[Piece, ...] | Reason:
@@ -337,9 +175,7 @@ class Planner:
         if len(found) > 1 or one.shifts or not positive:
             return self.not_yet(einsum.name, "the sign of a factor of a maximum is not known")
         number = () if one.coefficient == 1 else (Power(Constant(one.coefficient)),)
-        return self.carry(
-            start, replace(one, coefficient=1, early=(*number, *one.early)), einsum
-        )
+        return self.carry(start, replace(one, coefficient=1, early=(*number, *one.early)), einsum)
 
     def carry(
         self, start: Accumulator, one: Monomial, einsum: Einsum
@@ -417,7 +253,7 @@ class Planner:
         return stay, tuple(t for t in terms if t not in stay)
 
     def all_late(self) -> frozenset[str]:
-        """The late tensors, accumulators of derived names included."""
+        """Return the late tensors, accumulators of derived names included."""
         return self.roles.late | frozenset(self.accumulators)
 
     def moments(self, scale: Piece, s: Shift, einsum: Einsum) -> list[Piece]:
@@ -493,7 +329,9 @@ class Planner:
         read = ", ".join(frame)
         if one.shifts:
             n = sum(s.power for s in one.shifts)
-            text = f"a power of a sum moves with {read} by the binomial theorem, over {n} lower powers"
+            text = (
+                f"a power of a sum moves with {read} by the binomial theorem, over {n} lower powers"
+            )
             return "F4", text
         if frame:
             word = "F2" if one.reducer == "sum" else "F3"
@@ -515,61 +353,3 @@ class Planner:
         late = self.roles.late | frozenset(self.roles.mixed)
         inside = (reduce.body,) if reduce.filter is None else (reduce.body, reduce.filter)
         return None if late_tensors(inside, late) else (reduce.body, reduce.filter)
-
-
-def expand(
-    scale: Piece, shifts: list[Shift], rests: list[tuple[Scaled, ...]]
-) -> list[Piece]:
-    """Multiply out the deferred part of each shift by the binomial theorem."""
-    pieces = []
-    for powers in product(*(range(s.power, -1 if rest else s.power - 1, -1)
-                            for s, rest in zip(shifts, rests, strict=True))):  # fmt: skip
-        coefficient, factors = scale.coefficient, list(scale.factors)
-        held = scale.accumulator
-        for s, rest, k in zip(shifts, rests, powers, strict=True):
-            coefficient *= comb(s.power, k)
-            if k < s.power:
-                number, inner = flatten_product(write_terms(rest))
-                coefficient *= number ** (s.power - k)
-                factors += [Power(p.base, p.power * (s.power - k)) for p in inner]
-            if k and s.late:
-                held = replace(held, shifts=(*held.shifts, replace(s, power=k)))
-            elif k:
-                number, inner = flatten_product(write_terms(s.early))
-                coefficient *= number**k
-                early = tuple(Power(p.base, p.power * k) for p in inner)
-                held = replace(held, early=join_powers(held.early, early))
-        pieces.append(Piece(held, coefficient, join_powers(tuple(factors))))
-    return pieces
-
-
-def join_pieces(pieces: list[Piece]) -> tuple[Piece, ...]:
-    """Add the coefficients of equal pieces."""
-    found: dict[object, Piece] = {}
-    for piece in pieces:
-        weights = frozenset((p.power, p.base) for p in piece.factors)
-        key = (piece.accumulator.key, weights)
-        old = found.get(key)
-        if old is None:
-            found[key] = piece
-        else:
-            found[key] = replace(old, coefficient=old.coefficient + piece.coefficient)
-    kept = tuple(p for p in found.values() if p.coefficient != 0)
-    return kept or (replace(pieces[0], coefficient=0),)
-
-
-def under_choice(body: Expression, tensor: str) -> bool:
-    """Whether a tensor is read where its presence is not needed."""
-    for x in walk(body):
-        match x:
-            case Apply("where", (_, *branches)):
-                if any(tensor in tensors(b) for b in branches):
-                    return True
-            case Apply("default", operands):
-                if any(tensor in tensors(y) for y in operands):
-                    return True
-            case _:
-                continue
-    return False
-
-

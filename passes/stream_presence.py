@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from ..ir.cascade import Einsum
-from ..ir.expression import Access, Apply, Constant, Expression, RankVariable, substitute
+from ..ir.expression import Apply, Constant, Expression, RankVariable, substitute
 from .facts import needed, pointwise
 from .stream_terms import canonical
 
@@ -19,9 +19,9 @@ def conditions(
 ) -> tuple[Expression, ...]:
     """Return conditions whose conjunction says where an expression exists.
 
-    ``writers`` are the einsums by name; ``present`` tensors whose points are taken to exist: results
-    of reductions. An input is there at plain ranks; at other coordinates it has to say itself
-    whether it is (``X == X``).
+    ``writers`` are the einsums by name; ``present`` tensors whose points are taken to exist:
+    results of reductions. An input is there at plain ranks; at other coordinates it has to say
+    itself whether it is (``X == X``).
     """
     found: list[Expression] = []
     for access in needed(expression):

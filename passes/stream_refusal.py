@@ -1,14 +1,16 @@
 """Refusal: why a reduction has no bounded state, with evidence.
 
-The evidence that an expression has no separation ``sum of u_k(x) * w_k(r)`` with few terms is a minor
-of its values at points x_i, r_j, computed with many digits, that does not vanish (theory 3.4).
+The evidence that an expression has no separation ``sum of u_k(x) * w_k(r)`` with few terms is a
+minor of its values at points x_i, r_j, computed with many digits, that does not vanish (theory
+3.4).
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
+from typing import Any
 
 from ..ir.expression import (
     Access,
@@ -24,31 +26,37 @@ from ..ir.show import show_expression
 from ..ir.streaming import Reason
 from .separate import Roles
 
-DIGITS = 60
+DIGITS = 120
 MOST = 6
 """The largest separation rank that counts as a small state."""
 
-_THRESHOLDS = frozenset(("<", "<=", ">", ">=", "==", "!=", "in", "relu", "max", "min", "where", "abs"))
+_THRESHOLDS = frozenset(
+    ("<", "<=", ">", ">=", "==", "!=", "in", "relu", "max", "min", "where", "abs")
+)
 _COMPARISONS = frozenset(("<", "<=", ">", ">=", "==", "!=", "in"))
 
 
 def refuse(
-    tensor: str, body: Expression, stuck: Expression, roles: Roles, filter: Expression | None = None
+    tensor: str,
+    body: Expression,
+    stuck: Expression,
+    roles: Roles,
+    *,
+    threshold: Expression | None = None,
 ) -> Reason:
     """Return the reason why the reduction that writes ``tensor`` cannot stream.
 
-    ``body`` is the reduction's body, ``stuck`` the part of it in which early and late values mix.
+    ``body`` is the reduction's body, ``stuck`` the part of it in which early and late values mix,
+    ``threshold`` a comparison that is known to decide which elements count.
     """
-    threshold = _threshold(stuck, roles) or _threshold(body, roles)
-    if threshold is None and filter is not None:
-        threshold = filter
+    threshold = threshold or _threshold(stuck, roles) or _threshold(body, roles)
     if threshold is not None:
         text = show_expression(threshold)
         return Reason(
             "UNBOUNDED_SUPPORT",
             tensor,
-            f"Which elements of {roles.rank} count in {tensor} is decided by {text}, and its "
-            "threshold is known only at the end: until then any number of elements may matter.",
+            f"Which elements of {roles.rank} count in {tensor} is decided by {text}, which "
+            "takes all of them to answer: until the end any number of elements may matter.",
             text,
             (
                 f"compute {tensor} in a second traversal of {roles.rank}",
@@ -98,8 +106,8 @@ def _threshold(expression: Expression, roles: Roles) -> Expression | None:
 def minor(expression: Expression, roles: Roles) -> str | None:
     """Return a minor of order ``MOST + 1`` that does not vanish, as text; None if it vanishes.
 
-    Early values are drawn for each row and late ones for each column, so the matrix of an expression
-    of separation rank k has rank at most k.
+    Early values are drawn for each row and late ones for each column, so the matrix of an
+    expression of separation rank k has rank at most k.
     """
     import mpmath  # type: ignore[import-untyped]
 
@@ -120,7 +128,7 @@ def minor(expression: Expression, roles: Roles) -> str | None:
             scale = max(abs(v) for v in line)
             entries.append([v / scale for v in line] if scale else line)
         determinant = mpmath.det(mpmath.matrix(entries))
-        if abs(determinant) < mpmath.mpf(10) ** (-DIGITS // 2):
+        if abs(determinant) < mpmath.mpf(10) ** (-2 * DIGITS // 3):
             return None
         size = mpmath.nstr(determinant, 3)
     return (
@@ -149,18 +157,16 @@ def _leaves(expression: Expression, roles: Roles) -> tuple[list[Expression], lis
     return list(early), list(late)
 
 
-def _draws(
-    leaves: list[Expression], draw: random.Random, place: float
-) -> dict[Expression, float]:
+def _draws(leaves: list[Expression], draw: random.Random, place: float) -> dict[Expression, float]:
     # Rows and columns interleave, so that x - r takes both signs.
     return {x: 0.4 + 0.35 * place + 0.2 * draw.random() for x in leaves}
 
 
-def number(expression: Expression, values: Mapping[Expression, float]) -> object | None:
+def number(expression: Expression, values: Mapping[Expression, float]) -> Any:
     """Evaluate a pointwise expression with many digits; None where it is no real number."""
     import mpmath
 
-    unary = {
+    unary: dict[str, Callable[[Any], Any]] = {
         "exp": mpmath.exp,
         "exp2": lambda v: mpmath.power(2, v),
         "log": mpmath.log,
@@ -177,7 +183,7 @@ def number(expression: Expression, values: Mapping[Expression, float]) -> object
         "neg": lambda v: -v,
         "stop_gradient": lambda v: v,
     }
-    binary = {
+    binary: dict[str, Callable[[Any, Any], Any]] = {
         "+": lambda a, b: a + b,
         "-": lambda a, b: a - b,
         "*": lambda a, b: a * b,
@@ -187,7 +193,7 @@ def number(expression: Expression, values: Mapping[Expression, float]) -> object
         "min": min,
     }
 
-    def visit(x: Expression) -> object:
+    def visit(x: Expression) -> Any:
         if x in values:
             return mpmath.mpf(values[x])
         match x:

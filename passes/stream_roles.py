@@ -75,7 +75,8 @@ def find_roles(slice: tuple[Einsum, ...], rank: str) -> SliceRoles | Reason:
         follows = bool(reads & (late | mixed))
         reduces = isinstance(einsum.body, Reduce) and rank in einsum.body.ranks
         keeps = rank in einsum.ranks
-        if not (follows or reduces or keeps or reads & set(streaming)):
+        selects = isinstance(einsum.body, Populate) and einsum.body.rank == rank
+        if not (follows or reduces or keeps or selects or reads & set(streaming)):
             continue
         if einsum.name in repeated:
             return Reason(
@@ -102,7 +103,7 @@ def find_roles(slice: tuple[Einsum, ...], rank: str) -> SliceRoles | Reason:
         elif reduces:
             reductions.append(einsum.name)
             late.add(einsum.name)
-        elif isinstance(einsum.body, Populate) and einsum.body.rank == rank:
+        elif selects:
             return _selection(einsum, rank)
         else:
             after.append(einsum.name)

@@ -24,7 +24,7 @@ from .stream_refusal import minor
 from .stream_terms import size
 
 LARGEST = 60
-"""Nodes beyond which an expression is not handed on: algebra takes longer than a traversal saves."""
+"""Nodes beyond which an expression is not handed on: algebra would take too long."""
 
 _CALLS = ("exp", "log", "tanh", "sin", "cos", "erf", "sqrt", "sigmoid", "exp2", "log2", "rsqrt")
 
@@ -33,8 +33,8 @@ _CALLS = ("exp", "log", "tanh", "sin", "cos", "erf", "sqrt", "sigmoid", "exp2", 
 def simplified(expression: Expression, roles: Roles) -> Expression | None:
     """Return an equal expression that separates, or None.
 
-    Quotients are taken as numbers' quotients: where a divisor is 0 the two may differ, so only forms
-    whose divisors cancel or stay are accepted. Cached by expression and roles.
+    Divisors may cancel in it: where one is 0, the quotient by 0 that was 0 is continued. Cached by
+    expression and roles.
     """
     inside = [x for x in walk(expression) if isinstance(x, Apply)]
     plain = {"+", "-", "*", "/", "neg", "**", *_CALLS}
@@ -42,7 +42,7 @@ def simplified(expression: Expression, roles: Roles) -> Expression | None:
         return None
     if minor(expression, roles) is not None:
         return None
-    import sympy
+    import sympy  # type: ignore[import-untyped]
 
     leaves: dict[Expression, Any] = {}
     whole = to_sympy(expression, leaves)

@@ -1,8 +1,8 @@
 """Sums as scaled terms and products as powers: the normal form in which expressions are compared.
 
 ``scale * (S - G)`` is the terms 1 * (S * scale) and -1 * (G * scale); ``S * S / D`` is the powers
-S ** 2 and D ** -1. Powers of one base with opposite signs are never cancelled, since a quotient by 0
-is 0.
+S ** 2 and D ** -1. Powers of one base with opposite signs are never cancelled, since a quotient by
+0 is 0.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def canonical(expression: Expression) -> Expression:
 
 
 def _signed(expression: Expression) -> list[tuple[Expression, int | float]]:
-    """The terms of a sum that is not distributed, with their numbers."""
+    """Return the terms of a sum that is not distributed, with their numbers."""
     match expression:
         case Apply("+", (a, b)):
             return _signed(a) + _signed(b)
