@@ -196,7 +196,7 @@ class TreeWriter:
         key = node_key(tree)
         if key is not None and key in self.made:
             return self.made[key]
-        name = fresh(f"{self.reader.name}_{''.join(ranks)}", self.taken)
+        name = fresh(f"{self.reader.name}_{''.join(ranks) or 'all'}", self.taken)
         access = Access(name, tuple(RankVariable(r) for r in ranks))
         self.found.append(Einsum(access, body, condition, self.reader.at))
         return access

@@ -317,3 +317,21 @@ def weight(ranks: Iterable[str], sizes: Mapping[str, int], other: int = 64) -> f
     for rank in ranks:
         total *= max(sizes.get(rank, other), 1)
     return min(total, inf)
+
+
+def homed(einsum: Einsum, cascade: Cascade) -> set[str]:
+    """Return the ranks that an einsum reads as plain coordinates of inputs: those give the size."""
+    return {
+        c.rank
+        for x in einsum.expressions()
+        if isinstance(x, Access) and x.tensor in cascade.inputs
+        for c in x.coordinates
+        if isinstance(c, RankVariable)
+    }
+
+
+def unsized(before: Cascade, after: Cascade) -> set[str]:
+    """Return the ranks still used that inputs gave a size before a change and no longer do."""
+    known = {r for e in after.einsums for r in homed(e, after)}
+    lost = {r for e in before.einsums for r in homed(e, before)} - known
+    return lost & set(after.ranks)

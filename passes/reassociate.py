@@ -31,11 +31,13 @@ from .defer import without_unread
 from .facts import (
     NO_SIZES,
     exact_tensors,
+    homed,
     infinite_tensors,
     is_finite,
     is_scalar,
     plain_writers,
     pointwise,
+    unsized,
     weight,
 )
 from .product import factors
@@ -211,7 +213,8 @@ def _plan(
     if after >= before:
         return None
     einsums = tuple(x for e in cascade.einsums for x in new.get(e.name, (e,)))
-    return without_unread(cascade, replace(cascade, einsums=einsums))
+    changed = without_unread(cascade, replace(cascade, einsums=einsums))
+    return None if unsized(cascade, changed) else changed
 
 
 def _written(einsum: Einsum, sizes: Mapping[str, int]) -> float:
@@ -234,7 +237,7 @@ def _network(
         names: dict[str, Expression] = {}
         for rank in inner:
             if rank in bound:
-                if rank not in _homes(einsum, known.cascade):
+                if rank not in homed(einsum, known.cascade):
                     return False
                 names[rank] = RankVariable(fresh(f"{rank}_2", taken))
             bound.add(free_ranks(names.get(rank, RankVariable(rank)))[0])
@@ -261,17 +264,6 @@ def _network(
     if not kept <= ranks or any(not r <= ranks for _, r in conditions) or not bound <= ranks:
         return None
     return Network(tuple(leaves), tuple(conditions), kept)
-
-
-def _homes(einsum: Einsum, cascade: Cascade) -> set[str]:
-    """Return the ranks that an einsum reads as plain coordinates of inputs."""
-    return {
-        c.rank
-        for x in accesses(einsum.body)
-        if x.tensor in cascade.inputs
-        for c in x.coordinates
-        if isinstance(c, RankVariable)
-    }
 
 
 def _is_made(made: Mapping[Key, Access], node: Node) -> bool:

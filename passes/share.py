@@ -17,7 +17,7 @@ from ..ir.expression import (
     free_ranks,
     rewrite,
 )
-from .facts import plain_writers
+from .facts import homed, plain_writers, unsized
 
 
 def share(cascade: Cascade) -> Cascade:
@@ -32,12 +32,20 @@ def share(cascade: Cascade) -> Cascade:
         S[p, m] = sum[e](Q[p, e] * K[m, e])
         O[p]    = sum[m](S[p, m] * exp(S[p, m]))
 
-    Ranks may have other names as long as an input gives both names the same size. Of two outputs
-    both stay.
+    Ranks may have other names as long as an input gives both names the same size; where the input
+    is then read by one name alone, the other goes. Of two outputs both stay.
 
     Requires: a flat cascade. Keeps: every value, to the last bit; where points exist. Iterative and
     list-valued tensors stay as they are.
     """
+    while True:
+        after = _once(cascade)
+        if after is cascade:
+            return cascade
+        cascade = after
+
+
+def _once(cascade: Cascade) -> Cascade:
     shareable = plain_writers(cascade)
     first: dict[str, tuple[str, tuple[str, ...]]] = {}
     partners: dict[str, str] = {}
@@ -98,52 +106,47 @@ def canonical(einsum: Einsum, cascade: Cascade) -> tuple[str, tuple[str, ...]]:
     ranks = tuple(dict.fromkeys((*free_ranks(inside), *bound, *einsum.ranks)))
     names = {r: f"{k}" if r in homes else r for k, r in enumerate(ranks)}
 
+    new = renamed(einsum, names)
+    body = new.body
+    if isinstance(body, Reduce):
+        body = replace(body, ranks=tuple(sorted(body.ranks)))
+    places = tuple(names[r] for r in ranks if r in einsum.ranks)
+    # repr tells 1 from 1.0 and True, which are equal but not the same.
+    return repr((places, body, new.filter)), ranks
+
+
+def resize(before: Cascade, after: Cascade, partners: dict[str, str]) -> Cascade:
+    """Rename ranks that no input gives a size any more to their partners.
+
+    Where one einsum has both, or there is no partner, the cascade before is returned.
+    """
+    lost = unsized(before, after)
+    if not lost <= set(partners):
+        return before
+    einsums: list[Einsum] = []
+    for einsum in after.einsums:
+        ranks = {*Cascade("", (), (), (einsum,), ()).ranks}
+        names = {r: partners[r] for r in sorted(lost & ranks)}
+        if len({*names.values()} - ranks) < len(names):
+            return before
+        einsums.append(renamed(einsum, names) if names else einsum)
+    return replace(after, einsums=tuple(einsums))
+
+
+def renamed(einsum: Einsum, names: dict[str, str]) -> Einsum:
+    """Give ranks other names, in what is written and in what is read."""
+
     def rule(x: Expression) -> Expression | None:
         match x:
             case RankVariable(rank=rank) | Size(rank=rank) if rank in names:
                 return replace(x, rank=names[rank])
-            case Reduce(ranks=reduced):
-                return replace(x, ranks=tuple(sorted(names.get(r, r) for r in reduced)))
+            case Reduce(ranks=ranks):
+                return replace(x, ranks=tuple(names.get(r, r) for r in ranks))
             case _:
                 return None
 
-    body = rewrite(einsum.body, rule)
-    filter = None if einsum.filter is None else rewrite(einsum.filter, rule)
-    places = tuple(names[r] for r in ranks if r in einsum.ranks)
-    # repr tells 1 from 1.0 and True, which are equal but not the same.
-    return repr((places, body, filter)), ranks
-
-
-def homed(einsum: Einsum, cascade: Cascade) -> set[str]:
-    """Return the ranks that an einsum reads as plain coordinates of inputs: those give the size."""
-    return {
-        c.rank
-        for x in einsum.expressions()
-        if isinstance(x, Access) and x.tensor in cascade.inputs
-        for c in x.coordinates
-        if isinstance(c, RankVariable)
-    }
-
-
-def resize(before: Cascade, after: Cascade, partners: dict[str, str]) -> Cascade:
-    """Let sizes of ranks that no input gives any more be those of their partners.
-
-    Where such a rank is still iterated, nothing was won: the cascade before is returned.
-    """
-    known = {r for e in after.einsums for r in homed(e, after)}
-    lost = {r for e in before.einsums for r in homed(e, before)} - known
-    iterated = {
-        x.rank for e in after.einsums for x in e.expressions() if isinstance(x, RankVariable)
-    }
-    if lost & iterated or not lost <= set(partners):
-        return before
-
-    def rule(x: Expression) -> Expression | None:
-        if isinstance(x, Size) and x.rank in lost:
-            return replace(x, rank=partners[x.rank])
-        return None
-
-    return replace(after, einsums=tuple(reread(e, rule) for e in after.einsums)) if lost else after
+    coordinates = tuple(rewrite(c, rule) for c in einsum.output.coordinates)
+    return replace(reread(einsum, rule), output=replace(einsum.output, coordinates=coordinates))
 
 
 def permutation(

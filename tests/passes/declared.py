@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy
+
 THREE_TRAVERSALS = """
 def attention(Q, K, V):
     T[p, m] = sum[e](Q[p, e] * K[m, e])
@@ -162,5 +166,11 @@ DECLARED = {
     "shared_keys": SHARED_KEYS,
 }
 
-GIVEN = {"empty_rows": {"length": [0, 5]}, "shared_keys": {}}
-"""Inputs that cannot be drawn: integers, and tensors read at computed coordinates."""
+GIVEN: dict[str, dict[str, Any]] = {
+    "empty_rows": {"length": numpy.array([0, 5])},
+    "shared_keys": {
+        "K": numpy.random.default_rng(1).normal(size=(2, 7, 3)),
+        "V": numpy.random.default_rng(2).normal(size=(2, 7, 4)),
+    },
+}
+"""Inputs that cannot be drawn by rank: integers, and tensors read at computed coordinates."""
