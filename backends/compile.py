@@ -65,7 +65,7 @@ def compile(
 
 
 class Compiled:
-    """A cascade that can be called: ``f(Q, K, V, W=1024)``, torch in torch out, numpy in numpy out."""
+    """A cascade to be called, ``f(Q, K, V, W=1024)``: torch in, torch out; numpy in, numpy out."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class Compiled:
         self._latest: Lowered | None = None
         self._told = False
 
-    def __call__(self, *tensors: Any, **parameters: Scalar) -> Any:
+    def __call__(self, *tensors: Any, **parameters: Any) -> Any:
         """Compute the outputs, one or a tuple in the order of ``return``.
 
         Raises
@@ -106,7 +106,7 @@ class Compiled:
             return self._first(key, tensors, parameters)
         return ready(*tensors)
 
-    def _first(self, key: Any, tensors: tuple[Any, ...], parameters: dict[str, Scalar]) -> Any:
+    def _first(self, key: Any, tensors: tuple[Any, ...], parameters: dict[str, Any]) -> Any:
         """Answer a combination of shapes, strides and parameters that was not seen before."""
         if not self._on_triton(tensors):
             return self._slow(tensors, parameters)
@@ -120,8 +120,8 @@ class Compiled:
         self._ready[key] = ready
         return ready(*tensors)
 
-    def _tuned(self, first: Plan, tensors: tuple[Any, ...], parameters: dict[str, Scalar]) -> Plan:
-        """The fastest of several partitions for these arguments; the latest lowering is its."""
+    def _tuned(self, first: Plan, tensors: tuple[Any, ...], parameters: dict[str, Any]) -> Plan:
+        """Return the fastest of several partitions for these arguments, and lower to it."""
         lowerings = {first: self._latest}
         for choice in range(1, TRIED):
             lowered = self.lower(*tensors, choice=choice, **parameters)
@@ -138,12 +138,12 @@ class Compiled:
             return self.backend == "triton"
         return any(getattr(getattr(t, "device", None), "type", "cpu") == "cuda" for t in tensors)
 
-    def _slow(self, tensors: tuple[Any, ...], parameters: dict[str, Scalar]) -> Any:
+    def _slow(self, tensors: tuple[Any, ...], parameters: dict[str, Any]) -> Any:
         """Answer by the interpreter; torch tensors come back as torch tensors."""
         if self.backend == "triton":
             raise BackendError(
-                "the triton back end takes torch tensors; convert the arguments with torch.from_numpy"
-                ', or use backend="interpreter"'
+                "the triton back end takes torch tensors; convert the arguments with "
+                'torch.from_numpy, or use backend="interpreter"'
             )
         if self.backend == "auto" and not self._told:
             self._told = True
@@ -169,8 +169,8 @@ class Compiled:
     ) -> Lowered:
         """Generate kernels without running them.
 
-        With tensors, sizes and dtypes are theirs. Without, ``sizes`` gives what is fixed (ranks that
-        a program holds whole need it, e.g. ``{"e": 64, "f": 64}``), the others stay open; ``dtype``
+        With tensors, sizes and dtypes are theirs. Without, ``sizes`` gives what is fixed (ranks
+        that a program holds whole need it: ``{"e": 64, "f": 64}``), others stay open; ``dtype``
         holds for every input, ``dtypes`` for single ones. ``choice`` takes another of the
         partition's configurations than its best guess.
         """
@@ -233,7 +233,7 @@ class Compiled:
         """Save the latest kernels as a file that stands alone."""
         return self._last().save(path)
 
-    def benchmark(self, *tensors: Any, **parameters: Scalar) -> float:
+    def benchmark(self, *tensors: Any, **parameters: Any) -> float:
         """Time a call on these tensors: the median, in milliseconds."""
         return self.lower(*tensors, **parameters).benchmark(*tensors, **parameters)
 
@@ -246,7 +246,7 @@ def _known(
     target: str,
     tiles: Mapping[str, int],
 ) -> Known:
-    """What the arguments of a call tell."""
+    """Return what the arguments of a call tell."""
     if len(tensors) != len(cascade.inputs):
         raise ShapeError(
             f"{cascade.name} takes {len(cascade.inputs)} tensors "
@@ -265,8 +265,9 @@ def _known(
 
 
 def boxed(tensor: Any) -> bool:
-    """Whether a tensor descriptor may fetch boxes of a tensor: its last rank is contiguous, and its
-    address and its other strides are multiples of 16 bytes.
+    """Whether a tensor descriptor may fetch boxes of a tensor.
+
+    Its last rank must be contiguous, its address and its other strides multiples of 16 bytes.
     """
     if not hasattr(tensor, "data_ptr") or tensor.dim() < 2 or tensor.stride(-1) != 1:
         return False
@@ -276,7 +277,7 @@ def boxed(tensor: Any) -> bool:
 
 
 def _lowering_key(cascade: Cascade, known: Known) -> Any:
-    """What a lowering depends on: lengths of long ranks count only as far as tiles shrink with them.
+    """Return what a lowering depends on; lengths of long ranks count only in powers of two.
 
     Coordinates of inputs that are not plain ranks may or may not provably stay inside, so they make
     the exact sizes and parameters count.
@@ -305,7 +306,7 @@ def _lowering_key(cascade: Cascade, known: Known) -> Any:
 
 
 def _own_target() -> str:
-    """The architecture of the GPU that is here; ``sm_90`` where there is none."""
+    """Return the architecture of the GPU that is here; ``sm_90`` where there is none."""
     import torch
 
     if not torch.cuda.is_available():

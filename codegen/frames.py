@@ -1,8 +1,9 @@
 """Frames: how accumulators are carried along when the frame that they are relative to moves.
 
-A frame is an accumulator that others depend on, the running maximum of a row say. In a step its value
-before and its value after are both needed: contributions are taken relative to the new one, and what
-was accumulated relative to the old one is carried over by the field's transport (theory 3.2).
+A frame is an accumulator that others depend on, the running maximum of a row say. In a step its
+value before and its value after are both needed: contributions are taken relative to the new one,
+and what was accumulated relative to the old one is carried over by the field's transport (theory
+3.2).
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ class Frames(Contractions):
     reducer: dict[str, str]
 
     def transported(self, field: Field, parts: Parts) -> Value:
-        """The accumulator carried to the new frame; factors that several share are named once.
+        """Return the accumulator carried to the new frame; shared factors are named once.
 
-        A frame that is still at its identity, -inf say, is replaced where -inf would make a NaN: the
+        A frame that is still at its identity, -inf say, is replaced where it would make a NaN: the
         new one by 0, as in lifts, the old one by the new one, so that nothing moves.
         """
         assert field.transport is not None
@@ -65,7 +66,7 @@ class Frames(Contractions):
         return self.share(self.tile(rewrite_outermost(field.transport, rule), parts))
 
     def rows(self, x: Expression) -> set[str]:
-        """The tensors from memory that an expression reads at the same place in every step."""
+        """Return the tensors from memory that an expression reads alike in every step."""
         return {
             a.tensor
             for a in walk(x)
@@ -85,7 +86,7 @@ class Frames(Contractions):
         return True
 
     def guarded(self, x: Expression, parts: Parts) -> Expression:
-        """An expression in which frames that may be at their identity are made safe."""
+        """Return an expression in which frames that may be at their identity are made safe."""
         if not self.cut or not self.frames & set(tensors(x)):
             return x
 
@@ -99,14 +100,14 @@ class Frames(Contractions):
         return rewrite_outermost(x, rule)
 
     def settled(self, x: Expression, parts: Parts) -> Expression:
-        """An expression of new frames, 0 where it is infinite: nothing was taken in so far."""
+        """Return an expression of new frames, 0 where it is infinite: nothing was taken in."""
         if not self.cut:
             return x
         value = self.tile(x, parts)
         return self.bind(Op("where", (self.empty(x, value), Number(0.0), value)), x, "safe", parts)
 
     def before(self, x: Expression, parts: Parts, fragile: bool) -> Expression:
-        """An expression of old frames; if need be, the new one where it is infinite."""
+        """Return an expression of old frames; if need be, the new one where it is infinite."""
 
         def rule(part: Expression) -> Expression | None:
             if isinstance(part, Access) and self.remember(part, parts):
@@ -121,7 +122,7 @@ class Frames(Contractions):
         return self.bind(Op("where", (self.empty(x, value), new, value)), x, "before", parts)
 
     def empty(self, x: Expression, value: Value) -> Value:
-        """The condition that an expression of frames is at its identity."""
+        """Return the condition that an expression of frames is at its identity."""
         if isinstance(x, Access):
             return Op("==", (value, identity_value(self.reducer[x.tensor])))
         return Op("==", (Op("abs", (value,)), Number(inf)))
@@ -164,7 +165,7 @@ class Frames(Contractions):
 
 
 def renamed(x: Expression, end: str, other: str) -> Expression:
-    """An expression with the ending of its tensors' names exchanged."""
+    """Return an expression with the ending of its tensors' names exchanged."""
 
     def rule(part: Expression) -> Expression | None:
         if isinstance(part, Access) and part.tensor.endswith(end):

@@ -54,6 +54,11 @@ def run_nest(
     for place in product(*(range(n) for n in counts)):
         scalars: dict[str, float] = {**parameters, **tiles}
         scalars |= {f"size({r})": n for r, n in sizes.items()}
+        scalars |= {
+            a.name: tensors[a.tensor].shape[a.position]
+            for a in nest.arguments
+            if a.kind == "extent"
+        }
         for g, k in zip(nest.grid, place, strict=True):
             if not g.tile:
                 scalars[g.rank] = k

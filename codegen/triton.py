@@ -1,8 +1,8 @@
 """Print a loop nest as a Triton kernel: a file that imports only Triton, for people to read.
 
-A tile's address is a base pointer, fixed by the coordinates that are scalars, plus the offsets along
-its axes. Where a tile begins is a 64-bit scalar in the base, so that offsets inside a tile stay in 32
-bits whatever a tensor's size.
+A tile's address is a base pointer, fixed by the coordinates that are scalars, plus the offsets
+along its axes. Where a tile begins is a 64-bit scalar in the base, so that offsets inside a tile
+stay in 32 bits whatever a tensor's size.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Printer:
         self.depth = 1
 
     def text(self) -> str:
-        """The whole file."""
+        """Return the whole file."""
         self.header()
         start = len(self.lines)
         for statement in self.nest.statements:
@@ -104,7 +104,7 @@ class Printer:
         return "\n".join(x.rstrip() for x in flat) + "\n"
 
     def docstring(self) -> list[str]:
-        """The file's first words: what it computes and how it is launched."""
+        """Return the file's first words: what it computes and how it is launched."""
         title = self.nest.title or (f"{self.nest.name}: one kernel.",)
         if len(title) == 1:
             return [f'"""{title[0]}"""']
@@ -230,7 +230,7 @@ class Printer:
     def dot(
         self, axes: tuple[str, ...], left: Value, right: Value, axis: str, start: Value | None
     ) -> str:
-        """The text of a dot: operands turned so that the contracted axis is inside."""
+        """Return the text of a dot: operands turned so that the contracted axis is inside."""
         a, b = axes
         sides = []
         for value, wanted in ((left, (a, axis)), (right, (axis, b))):
@@ -264,7 +264,7 @@ class Printer:
         *,
         clamp: bool = True,
     ) -> str:
-        """The addresses of a tile, as text."""
+        """Return the addresses of a tile, as text."""
         base, moving, terms = self.base(tensor, coordinates), [], []
         for k, c in enumerate(coordinates):
             stride = self.strides[(tensor, k)]
@@ -286,7 +286,7 @@ class Printer:
         return " + ".join([base, *moving, *terms])
 
     def descriptor(self, load: Load) -> str:
-        """The descriptor of a tensor's rows and columns under the program's coordinates."""
+        """Return the descriptor of a tensor's rows and columns under the program's coordinates."""
         base = self.base(load.tensor, load.coordinates)
         rows, columns = (self.axes[a] for a in load.var.axes)
         key = f"{base} {rows.name} {columns.width}"
@@ -301,7 +301,7 @@ class Printer:
         return self.bases[key]
 
     def base(self, tensor: str, coordinates: tuple[Value, ...]) -> str:
-        """The pointer to a tile's first element, as far as the program's coordinates fix it."""
+        """Return the pointer to a tile, as far as the program's coordinates fix it."""
         terms = []
         for k, c in enumerate(coordinates):
             stride = self.strides[(tensor, k)]
@@ -321,7 +321,7 @@ class Printer:
         return self.bases[text]
 
     def varies(self, value: Value) -> bool:
-        """Whether a scalar changes while the program runs: it reads a variable or a loop's place."""
+        """Whether a scalar changes while the program runs: it reads a variable or a loop."""
         match value:
             case Ref():
                 return True
@@ -349,7 +349,7 @@ class Printer:
         return f"{text}[{', '.join(':' if a in own else 'None' for a in axes)}]"
 
     def broadcast(self, value: Value, axes: tuple[str, ...], *, tight: bool = False) -> str:
-        """A value's text, in the shape in which it broadcasts to ``axes``."""
+        """Return a value's text, in the shape in which it broadcasts to ``axes``."""
         own = self.ordered(value_axes(value))
         text = self.value(value, own)
         if (own != axes and own) or tight:
@@ -365,7 +365,7 @@ class Printer:
         )
 
     def spread(self, value: Value, axes: tuple[str, ...], dtype: str) -> str:
-        """A value repeated over axes along which it does not vary."""
+        """Return a value repeated over axes along which it does not vary."""
         shape = ", ".join(self.axes[a].constant or str(self.axes[a].width) for a in axes)
         if isinstance(value, Number):
             if not axes:
@@ -376,11 +376,11 @@ class Printer:
         return f"tl.broadcast_to({self.broadcast(value, axes)}, [{shape}])"
 
     def value(self, value: Value, axes: tuple[str, ...]) -> str:
-        """A value's text, for a place where axes ``axes`` are meant."""
+        """Return a value's text, for a place where axes ``axes`` are meant."""
         return self.term(value, axes)[0]
 
     def term(self, value: Value, axes: tuple[str, ...]) -> tuple[str, int]:
-        """A value's text and its precedence."""
+        """Return a value's text and its precedence."""
         match value:
             case Number(value=n):
                 return number(n), ATOM if n >= 0 else 7
@@ -400,7 +400,7 @@ class Printer:
                 return self.operation(value, axes)
 
     def operation(self, op: Op, axes: tuple[str, ...]) -> tuple[str, int]:
-        """The text of an operator on operands brought to one shape."""
+        """Return the text of an operator on operands brought to one shape."""
         own = self.ordered(value_axes(op))
         if own != axes:
             text, level = self.operation(op, own)
@@ -438,7 +438,7 @@ class Printer:
         return f"{function}({', '.join(texts)})", ATOM
 
     def bracketed(self, value: Value, axes: tuple[str, ...], level: int) -> tuple[str, int]:
-        """A value's text, in parentheses if it binds looser than ``level``."""
+        """Return a value's text, in parentheses if it binds looser than ``level``."""
         text, own = self.term(value, axes)
         return (f"({text})", ATOM) if own < level else (text, own)
 
@@ -454,7 +454,7 @@ def needed(lines: list[str], header: int) -> list[str]:
 
 
 def number(value: int | float | bool) -> str:
-    """A literal's text."""
+    """Return a literal's text."""
     if isinstance(value, bool) or isinstance(value, int):
         return repr(value)
     if value in (inf, -inf):

@@ -1,1 +1,1 @@
-"""Say it: the cascade, its notation and the questions one may ask of it. Imports nothing of Einfall's."""
+"""Say it: the cascade, its notation, and the questions one may ask of it."""

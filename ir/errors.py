@@ -86,7 +86,7 @@ class PassError(EinfallError):
 
 
 class BackendError(EinfallError):
-    """This back end cannot do this: a dtype, a device, a size, a construct it has no code for."""
+    """A back end cannot do what is asked: a dtype, a device, a size or a construct."""
 
 
 class VerificationError(EinfallError):

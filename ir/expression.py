@@ -28,7 +28,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Union
 
 from .errors import NOWHERE, Location
 
@@ -126,9 +125,9 @@ class Concatenate:
     at: Location = field(default=NOWHERE, compare=False, repr=False)
 
 
-Expression = Union[
-    Constant, Parameter, Size, RankVariable, Access, Apply, Reduce, Populate, Concatenate
-]
+Expression = (
+    Constant | Parameter | Size | RankVariable | Access | Apply | Reduce | Populate | Concatenate
+)
 
 
 def children(expression: Expression) -> tuple[Expression, ...]:

@@ -55,7 +55,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Streaming:
-    """One traversal of ``rank``: what is computed per element, what is kept, what is made at the end.
+    """One traversal of ``rank``: what is computed per element, kept, and made at the end.
 
     body : in order, einsums that keep the streamed rank (computed per tile, in the new frame) and
         fields (accumulated).

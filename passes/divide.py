@@ -1,9 +1,9 @@
 """Divide: group the einsums of a cascade in kernels.
 
 A tensor crosses memory if it has to: an output; a reduction over a long rank that a consumer would
-otherwise repeat for each of its own tiles; a tensor read at coordinates that capture a reduced rank.
-Everything else is made where it is used. So a pair of scores, which holds two long ranks, is never
-stored unless it is asked for.
+otherwise repeat for each of its own tiles; a tensor read at coordinates that capture a reduced
+rank. Everything else is made where it is used. So what holds two long ranks is never stored unless
+it is asked for.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def divide(
 ) -> tuple[Group, ...]:
     """Group the einsums of an aligned flat cascade in kernels, in the order in which they run.
 
-    ``sizes`` are the sizes known when compiling. ``short_ranks`` says which ranks are *short*, those
-    that a program may hold whole; the others are *long*.
+    ``sizes`` are the sizes known when compiling. ``short_ranks`` says which ranks are *short*,
+    those that a program may hold whole; the others are *long*.
 
     A target's long ranks are its kernel's parallel ranks. A reduction over a long rank that lacks
     one of them would be repeated, so it becomes a target itself; of several long ranks reduced in
@@ -113,7 +113,7 @@ def short_ranks(
     limit: int = RESIDENT_LIMIT,
     places: bool = True,
 ) -> frozenset[str]:
-    """The ranks that a program may hold whole: of a known size up to ``limit``.
+    """Return the ranks that a program may hold whole: of a known size up to ``limit``.
 
     With ``places``, only those that no input has at another place than its last, where features
     stand, other than as the lowest digit of a mixed radix ``j * B + r``.
@@ -130,7 +130,7 @@ def short_ranks(
 
 
 def lowest_digits(coordinate: Expression) -> set[str]:
-    """The ranks that stand in a sum by themselves, without a factor."""
+    """Return the ranks that stand in a sum by themselves, without a factor."""
     match coordinate:
         case Apply("+" | "-", (left, right)):
             return lowest_digits(left) | lowest_digits(right)
@@ -141,7 +141,7 @@ def lowest_digits(coordinate: Expression) -> set[str]:
 
 
 def accesses_of(expression: Expression | None) -> tuple[Access, ...]:
-    """The accesses in an optional expression."""
+    """Return the accesses in an optional expression."""
     return () if expression is None else accesses(expression)
 
 
@@ -207,7 +207,7 @@ def plan_target(
 def closure(
     target: str, writers: Mapping[str, Einsum], order: Mapping[str, int], cut: set[str]
 ) -> tuple[Einsum, ...]:
-    """The einsums that ``target`` needs, in order, not going behind tensors in ``cut``."""
+    """Return the einsums that ``target`` needs, in order, not going behind tensors in ``cut``."""
     needed, front = {target}, [target]
     while front:
         for name in writers[front.pop()].reads:
@@ -218,7 +218,7 @@ def closure(
 
 
 def long_reduced(einsum: Einsum, short: frozenset[str]) -> tuple[str, ...]:
-    """The long ranks over which an einsum reduces."""
+    """Return the long ranks over which an einsum reduces."""
     if not isinstance(einsum.body, Reduce):
         return ()
     return tuple(r for r in einsum.body.ranks if r not in short)
@@ -265,7 +265,7 @@ def waits(group: Group, later: list[Group]) -> bool:
 
 
 def reads_of(slice: tuple[Einsum, ...]) -> tuple[str, ...]:
-    """The tensors that a slice reads and does not make."""
+    """Return the tensors that a slice reads and does not make."""
     made = {e.name for e in slice}
     names = dict.fromkeys(n for e in slice for n in (*tensors(e.body), *e.reads))
     return tuple(n for n in names if n not in made)

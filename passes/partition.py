@@ -1,8 +1,7 @@
 """Partition: tile sizes, parts of resident ranks, warps and stages, by what a multiprocessor holds.
 
-The model counts what a program keeps in registers and in shared memory; a configuration that exceeds
-either is never proposed. Among the legal ones the widest tiles win, which load each streamed operand
-least often.
+The model counts what a program keeps in registers and in shared memory; a configuration that
+exceeds either is never proposed. Among the legal ones the order is what measurements say.
 """
 
 from __future__ import annotations
@@ -52,9 +51,9 @@ def partition(
 ) -> MappedKernel:
     """Cut a kernel's ranks.
 
-    ``tiles`` fixes tile sizes of tiled and streamed ranks (powers of two, at least 16 where the rank
-    is an operand's side), ``num_warps`` and ``num_stages`` the rest of a configuration; what is left
-    comes from number ``choice`` of those that ``configurations`` yields (or the last one).
+    ``tiles`` fixes tile sizes of tiled and streamed ranks (powers of two, at least 16 where the
+    rank is an operand's side), ``num_warps`` and ``num_stages`` the rest of a configuration; what
+    is left comes from number ``choice`` of those that ``configurations`` yields (or the last one).
 
     Raises
     ------
@@ -155,8 +154,9 @@ def configurations(
 
 
 def crowded(kernel: MappedKernel) -> bool:
-    """Whether some product has more sides than a dot takes, so that the streamed rank is walked one
-    coordinate at a time (the tiles then run along a resident rank).
+    """Whether some product has more sides than a dot takes.
+
+    The streamed rank is then walked one coordinate at a time, and tiles run along a resident rank.
     """
     grid = set(kernel.ranks("grid"))
     streamed = set(kernel.ranks("streamed"))
@@ -176,8 +176,8 @@ def candidates(
     if wide:
         yield from ((64, 64, 4, 2), (64, 32, 4, 2), (32, 32, 4, 2), (32, 32, 4, 1))
     else:
-        # measured on an H200 (docs/benchmarks): two small programs on a multiprocessor overlap one's
-        # products with the other's exponentials, which one large program cannot
+        # measured on an H200 (docs/benchmarks): two small programs on a multiprocessor overlap
+        # one's products with the other's exponentials, which one large program cannot
         if narrow(kernel) and kernel.described:
             yield (64, 128, 4, 2)
         yield from ((64, 64, 4, 3), (128, 128, 8, 3), (64, 64, 4, 2), (128, 64, 8, 3))
@@ -281,7 +281,7 @@ def all_ranks(item: Einsum | Field) -> tuple[str, ...]:
 
 
 def operands(kernel: MappedKernel) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """The tiles that are loaded: tensor and the ranks along which it varies."""
+    """Return the tiles that are loaded: tensor and the ranks along which it varies."""
     found: dict[tuple[str, tuple[str, ...]], None] = {}
     for item in kernel.einsums():
         body = item.lift if isinstance(item, Field) else item.body

@@ -1,8 +1,8 @@
 """The pipeline: passes as data, in the order in which they run.
 
-A cascade goes through ``CASCADE_PASSES``; what comes out is aligned, divided in kernels, mapped and
-partitioned. Every pass leaves a ``Step``, so that printing, comparing and finding the pass that broke
-something are loops over steps.
+A cascade goes through ``CASCADE_PASSES``; what comes out is aligned, divided in kernels, mapped
+and partitioned. Every pass leaves a ``Step``, so that printing, comparing and finding the pass that
+broke something are loops over steps.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Known:
 
     sizes : by rank; a rank without an entry stays open, a run-time argument.
     shapes : of the inputs, where they are known.
-    parameters : values, where they are known; they only serve to prove that coordinates stay inside.
+    parameters : values, where they are known; they only serve to prove bounds.
     dtypes : of the inputs, by numpy-style name.
     target : ``sm_80``, ``sm_90``, ``sm_100``, ``gfx942``.
     tiles : tile sizes that the user fixes, by rank.
@@ -82,7 +82,7 @@ CASCADE_PASSES: tuple[tuple[str, Callable[[Cascade, Known], Cascade]], ...] = (
 
 
 def short_sizes(cascade: Cascade, known: Known) -> dict[str, int]:
-    """The sizes that become constants of the kernels."""
+    """Return the sizes that become constants of the kernels."""
     from .divide import short_ranks
 
     return {r: known.sizes[r] for r in sorted(short_ranks(cascade, known.sizes))}
@@ -182,7 +182,7 @@ def cut_groups(
 
 
 def scalar_dtype(value: Scalar | None) -> str:
-    """The dtype of a parameter; an open one is a float."""
+    """Return the dtype of a parameter; an open one is a float."""
     if isinstance(value, bool):
         return "bool"
     return "int32" if isinstance(value, int) else "float32"
