@@ -53,7 +53,9 @@ def _order(einsums: Sequence[Einsum], loops: _Running) -> tuple[Einsum | Loop, .
             if any(_waits(writer, access, loops) for access in _accesses(reader, writer.name)):
                 graph.add_edge(w, r)
     groups = networkx.condensation(graph)
-    members = {group: sorted(nodes) for group, nodes in groups.nodes(data="members")}
+    members: dict[int, list[int]] = {
+        group: sorted(nodes) for group, nodes in groups.nodes(data="members")
+    }
     steps: list[Einsum | Loop] = []
     for group in networkx.lexicographical_topological_sort(groups, key=lambda g: members[g][0]):
         nodes = members[group]
