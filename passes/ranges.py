@@ -76,11 +76,12 @@ class Ranges:
                 return UNKNOWN
 
     def quotient(self, above: Interval, below: Interval) -> Interval:
-        """Bound a quotient; one by 0 is 0, so a divisor from 0 on only opens the far end."""
-        if below[0] != 0 or below[1] == 0:
+        """Bound a quotient by what is not below 0; a quotient by 0 is 0."""
+        least = below[0]
+        if least < 0:
             return apply_to_intervals("/", [above, below])
-        low = 0 if above[0] >= 0 else -inf
-        high = 0 if above[1] <= 0 else inf
+        low = 0 if above[0] >= 0 else (above[0] / least if least else -inf)
+        high = 0 if above[1] <= 0 else (above[1] / least if least else inf)
         return low, high
 
     def of_tensor(self, tensor: str) -> Interval:
