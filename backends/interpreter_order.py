@@ -54,7 +54,7 @@ def _order(einsums: Sequence[Einsum], loops: _Running) -> tuple[Einsum | Loop, .
                 graph.add_edge(w, r)
     groups = networkx.condensation(graph)
     members: dict[int, list[int]] = {
-        group: sorted(nodes) for group, nodes in groups.nodes(data="members")
+        group: sorted(data["members"]) for group, data in groups.nodes(data=True)
     }
     steps: list[Einsum | Loop] = []
     for group in networkx.lexicographical_topological_sort(groups, key=lambda g: members[g][0]):
