@@ -14,6 +14,7 @@ from ..ir.expression import (
     Expression,
     Reduce,
     accesses,
+    free_ranks,
     rewrite,
     walk,
 )
@@ -28,7 +29,7 @@ from .facts import (
     weight,
 )
 from .fold import fold
-from .product import factors
+from .product import factors, write_product
 from .scaling import LN_2, Scaling, cost
 
 
@@ -64,7 +65,7 @@ def base_two(cascade: Cascade, *, sizes: Mapping[str, int] = NO_SIZES) -> Cascad
     candidates = _candidates(cascade)
     starts = (frozenset[str](), frozenset(candidates))
     best = min((search.descend(s, candidates) for s in starts), key=search.rank)
-    if search.total(best) >= sum(cost(e.body, sizes) for e in cascade.einsums):
+    if search.total(best) >= sum(body_cost(e.body, sizes) for e in cascade.einsums):
         return cascade
     return search.rewritten(best)
 
@@ -134,7 +135,8 @@ class _Search:
 
     def total(self, held: frozenset[str]) -> float:
         """Return the cost of the whole cascade, outputs restored."""
-        bodies = sum(cost(self.body(k, held), self.sizes) for k in range(len(self.cascade.einsums)))
+        places = range(len(self.cascade.einsums))
+        bodies = sum(body_cost(self.body(k, held), self.sizes) for k in places)
         restored = [e for e in self.cascade.einsums if e.name in held & {*self.cascade.outputs}]
         return bodies + sum(weight(e.ranks, self.sizes) for e in restored)
 
@@ -182,3 +184,15 @@ class _Search:
             restored = Apply("*", (output, Constant(LN_2)))
             einsums.append(replace(einsum, body=restored, filter=None))
         return replace(self.cascade, einsums=tuple(einsums))
+
+
+def body_cost(body: Expression, sizes: Mapping[str, int]) -> float:
+    """Return the cost of a body; a scalar factor of a sum can leave, so it counts outside."""
+    if not isinstance(body, Reduce) or body.reducer != "sum":
+        return cost(body, sizes)
+    _, parts = factors(body.body)
+    scalars = [x for x in parts if is_scalar(x.expression)]
+    if not scalars:
+        return cost(body, sizes)
+    inside = write_product(tuple(x for x in parts if x not in scalars))
+    return cost(inside, sizes) + weight(free_ranks(body), sizes)

@@ -48,7 +48,7 @@ def arguments(
 
 def results(cascade: Cascade, arrays: Arrays, parameters: Mapping[str, Scalar]) -> list[Any]:
     """Interpret in float64; a list, one array an output."""
-    found = interpret(cascade, *(arrays[t] for t in cascade.inputs), **parameters)
+    found = interpret(cascade, *(arrays[t] for t in cascade.inputs), **dict[str, Any](parameters))
     return list(found) if isinstance(found, tuple) else [found]
 
 
