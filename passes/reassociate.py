@@ -77,7 +77,7 @@ def reassociate(cascade: Cascade, *, sizes: Mapping[str, int] = NO_SIZES) -> Cas
     Requires: a flat cascade, its invariant factors deferred. Keeps: every output's value up to
     rounding, for finite inputs; where points exist. Tensors that decide a filter or a choice stay
     as they are.
-    Source: contraction ordering; linear attention's identity is theory 3.8.
+    Source: contraction ordering; for a product of finite separation rank see theory 3.8.
     """
     while True:
         after = _once(cascade, extents(cascade, sizes))
