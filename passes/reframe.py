@@ -187,6 +187,9 @@ class Reframing:
                 return Graded(found.expression)
             case Apply(operands=operands):
                 return Graded(replace(x, operands=tuple(self.plain(y) for y in operands)))
+            case Reduce() | Populate() | Concatenate():
+                self.failed = True
+                return Graded(x)
             case _:
                 return Graded(x)
 

@@ -46,14 +46,18 @@ def stabilise(
 
         N[p, m] = exp(S[p, m])
         D[p]    = sum[m](N[p, m])
-        O[p, f] = sum[m](N[p, m] * V[m, f]) / D[p]
+        U[p, f] = sum[m](N[p, m] * V[m, f])
+        O[p, f] = U[p, f] / D[p]
         L[p]    = log(D[p])
         -->
         S_max[p] = max[m](S[p, m])
         N[p, m]  = exp(S[p, m] - S_max[p])
         D[p]     = sum[m](N[p, m])
-        O[p, f]  = sum[m](N[p, m] * V[m, f]) / D[p]
-        L[p]     = log(D[p]) + S_max[p]
+        U[p, f]  = sum[m](N[p, m] * V[m, f])
+        O[p, f]  = U[p, f] / D[p]
+        L_framed[p] = log(D[p])
+        L[p]     = L_framed[p] + S_max[p]
+        return O, L
 
     A frame is put in where an exponent has no known upper bound and the factor that it takes away
     goes out again in a quotient or a logarithm; where a result would change, the factor or its

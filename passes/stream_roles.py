@@ -24,6 +24,7 @@ from ..ir.expression import (
     Populate,
     RankVariable,
     Reduce,
+    Size,
     free_ranks,
     walk,
 )
@@ -122,6 +123,25 @@ def find_roles(slice: tuple[Einsum, ...], rank: str) -> SliceRoles | Reason:
 
 
 def _selection(einsum: Einsum, rank: str) -> Reason:
+    """Refuse a selection: for now if its list has a fixed length, for good if it grows."""
+    body = einsum.body
+    if isinstance(body, Populate):
+        grows = any(isinstance(x, Size) and x.rank == rank for x in walk(body.argument))
+        if body.rank == rank and (body.selector != "topk" or grows):
+            from ..ir.show import show_expression
+
+            text = show_expression(body)
+            return Reason(
+                "UNBOUNDED_SUPPORT",
+                einsum.name,
+                f"{einsum.name} lists elements of {rank}, and how many grows with {rank}: until "
+                "the end any of them may have to be remembered.",
+                text,
+                (
+                    f"select into {einsum.name} in a cascade of its own",
+                    "list a fixed number of the largest and check that it was enough",
+                ),
+            )
     return Reason(
         "NOT_YET",
         einsum.name,
