@@ -10,6 +10,7 @@ from typing import Any
 
 from ..ir.cascade import Cascade, Scalar
 from ..ir.errors import BackendError, EinfallError, ShapeError
+from ..ir.expression import Access, RankVariable, Size, walk
 from ..ir.sizes import bind_parameters, rank_sizes
 from ..passes.divide import short_ranks
 from ..passes.pipeline import Known
@@ -182,14 +183,14 @@ class Compiled:
         else:
             named = {n: dtype for n in cascade.inputs} | dict(dtypes or {})
             defaults = {n: v for n, v in cascade.parameters if v is not None}
-            boxes = cascade.inputs if goal in DESCRIBING else ()
+            boxes = aligned_inputs(cascade, sizes or {}, named) if goal in DESCRIBING else ()
             values = {**defaults, **parameters}
             known = Known(dict(sizes or {}), {}, values, named, goal, cut, boxes)
         known = replace(known, num_warps=self.num_warps, num_stages=self.num_stages, choice=choice)
         key = _lowering_key(cascade, known)
         if key not in self._lowered:
             self._lowered[key] = lower_cascade(cascade, known)
-        self._latest = self._lowered[key]
+        self._latest = replace(self._lowered[key], known=known)
         return self._latest
 
     def _last(self) -> Lowered:
@@ -264,6 +265,25 @@ def _known(
     )
 
 
+def aligned_inputs(
+    cascade: Cascade, sizes: Mapping[str, int], dtypes: Mapping[str, str]
+) -> tuple[str, ...]:
+    """Return the inputs whose rows are multiples of 16 bytes, if they lie contiguously."""
+    found = []
+    for name in cascade.inputs:
+        last = next(
+            x.coordinates[-1:]
+            for e in cascade.einsums
+            for x in e.expressions()
+            if isinstance(x, Access) and x.tensor == name
+        )
+        size = sizes.get(last[0].rank, 0) if last and isinstance(last[0], RankVariable) else 0
+        width = {"float32": 4, "float64": 8, "int64": 8, "int32": 4}.get(dtypes[name], 2)
+        if size and size * width % 16 == 0:
+            found.append(name)
+    return tuple(found)
+
+
 def boxed(tensor: Any) -> bool:
     """Whether a tensor descriptor may fetch boxes of a tensor.
 
@@ -282,21 +302,33 @@ def _lowering_key(cascade: Cascade, known: Known) -> Any:
     Coordinates of inputs that are not plain ranks may or may not provably stay inside, so they make
     the exact sizes and parameters count.
     """
-    from ..ir.expression import Access, RankVariable
-
     short = short_ranks(cascade, known.sizes)
     widths = tuple(
         (r, n if r in short else min(4096, 1 << max(n - 1, 0).bit_length()))
         for r, n in sorted(known.sizes.items())
     )
-    computed = any(
-        isinstance(x, Access)
-        and x.tensor in cascade.inputs
-        and any(not isinstance(c, RankVariable) for c in x.coordinates)
-        for e in cascade.einsums
-        for x in e.expressions()
-    )
-    exact = (tuple(known.sizes.items()), tuple(known.shapes.items())) if computed else ()
+    computed = set()
+    for einsum in cascade.einsums:
+        for x in einsum.expressions():
+            if not isinstance(x, Access):
+                continue
+            for k, c in enumerate(x.coordinates):
+                if isinstance(c, RankVariable):
+                    continue
+                # whether such a coordinate stays inside may be proved from these sizes
+                ranks = {y.rank for y in walk(c) if isinstance(y, RankVariable | Size)}
+                computed |= {(r, known.sizes.get(r)) for r in ranks}
+                if x.tensor in known.shapes:
+                    computed.add((f"{x.tensor} {k}", known.shapes[x.tensor][k]))
+                elif x.tensor not in cascade.inputs:
+                    rank = cascade.einsum(x.tensor).output.coordinates[k : k + 1]
+                    computed |= {
+                        (y.rank, known.sizes.get(y.rank))
+                        for z in rank
+                        for y in walk(z)
+                        if isinstance(y, RankVariable)
+                    }
+    exact = tuple(sorted(computed, key=str))
     values = tuple((n, v, type(v).__name__) for n, v in known.parameters.items())
     return (
         widths, exact, values, tuple(known.dtypes.items()), known.target,

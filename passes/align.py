@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
 
-from ..ir.cascade import Cascade, Einsum
+from ..ir.cascade import Cascade, Einsum, Scalar
 from ..ir.expression import (
     Access,
     Apply,
@@ -20,18 +23,33 @@ from ..ir.expression import (
     substitute,
     walk,
 )
+from ..ir.interval import Truth, evaluate
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-def align(cascade: Cascade) -> Cascade:
+def align(
+    cascade: Cascade,
+    *,
+    sizes: Mapping[str, int] = NOTHING,
+    parameters: Mapping[str, Scalar] = NOTHING,
+) -> Cascade:
     """Give a reading at other coordinates a twin einsum at those coordinates.
 
     ::
 
-        X[c, m]    = K[c, m] * K[c, m]
-        S[h, m]    = Q[h] * X[h // 4, m]
+        X[c, m] = K[c, m] * K[c, m]
+        S[h, m] = Q[h] * X[h // 4, m]
+        R[c]    = sum[m](K[c, m])
+        return S, R
         -->
-        X_h[h, m: 0 <= h // 4 and h // 4 < size(c)] = K[h // 4, m] * K[h // 4, m]
-        S[h, m]    = Q[h] * X_h[h, m]
+        X[c, m] = K[c, m] * K[c, m]
+        X_hm[h, m: 0 <= h // 4 < size(c)] = K[h // 4, m] * K[h // 4, m]
+        S[h, m] = Q[h] * X_hm[h, m]
+        R[c]    = sum[m](K[c, m])
+        return S, R
+
+    A condition that ``sizes`` and ``parameters`` prove is left out.
 
     Requires: a flat cascade. Keeps: every output's value. A reading that would capture a rank that
     the tensor reduces, an iterative tensor and a list-valued one are left as they are: they have to
@@ -55,7 +73,7 @@ def align(cascade: Cascade) -> Cascade:
         key = (access.tensor, access.coordinates)
         ranks = tuple(dict.fromkeys(r for c in access.coordinates for r in free_ranks(c)))
         if key not in twins:
-            moved = move(writer, access.coordinates, ranks)
+            moved = move(writer, access.coordinates, ranks, sizes, parameters)
             if moved is None:
                 return None
             twins[key] = fresh(f"{access.tensor}_{''.join(ranks) or 'at'}", taken)
@@ -85,7 +103,13 @@ def aligned(access: Access, writer: Einsum) -> bool:
     return access.coordinates == writer.output.coordinates
 
 
-def move(writer: Einsum, at: tuple[Expression, ...], ranks: tuple[str, ...]) -> Einsum | None:
+def move(
+    writer: Einsum,
+    at: tuple[Expression, ...],
+    ranks: tuple[str, ...],
+    sizes: Mapping[str, int] = NOTHING,
+    parameters: Mapping[str, Scalar] = NOTHING,
+) -> Einsum | None:
     """Write ``writer`` at other coordinates; None if a rank reduced inside would be captured."""
     bound = {r for x in walk(writer.body) if isinstance(x, Reduce) for r in x.ranks}
     if bound & set(ranks):
@@ -96,6 +120,7 @@ def move(writer: Einsum, at: tuple[Expression, ...], ranks: tuple[str, ...]) -> 
         for rank, coordinate in values.items()
         if coordinate != RankVariable(rank)
         for test in inside(coordinate, Size(rank))
+        if not holds(test, sizes, parameters)
     ]
     if writer.filter is not None:
         conditions.append(substitute(writer.filter, values))
@@ -111,6 +136,18 @@ def inside(coordinate: Expression, size: Expression) -> tuple[Expression, ...]:
     """Return the conditions under which a coordinate lies in a rank of that size."""
     zero = Constant(0)
     return (Apply("<=", (zero, coordinate)), Apply("<", (coordinate, size)))
+
+
+def holds(
+    condition: Expression, sizes: Mapping[str, int], parameters: Mapping[str, Scalar]
+) -> bool:
+    """Whether a condition provably holds at every point of ranks of these sizes."""
+    if any(size <= 0 for size in sizes.values()):
+        return False
+    if any(r not in sizes for r in free_ranks(condition)):
+        return False
+    box = {rank: (0, size - 1) for rank, size in sizes.items()}
+    return evaluate(condition, box, parameters=parameters, sizes=sizes) is Truth.ALL
 
 
 def conjunction(conditions: list[Expression]) -> Expression | None:

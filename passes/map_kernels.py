@@ -91,7 +91,7 @@ def traverse(
 
 
 def behind(slice: Cascade, rank: str) -> set[str]:
-    """The tensors that have the rank, reduce over it, or depend on one that does."""
+    """Return the tensors that have the rank, reduce over it, or depend on one that does."""
     late: set[str] = set()
     for einsum in slice.einsums:
         inner = einsum.body.ranks if isinstance(einsum.body, Reduce) else ()

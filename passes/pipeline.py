@@ -75,7 +75,7 @@ CASCADE_PASSES: tuple[tuple[str, Callable[[Cascade, Known], Cascade]], ...] = (
     ("base_two", lambda c, k: base_two(c)),
     ("inline", lambda c, k: inline(c)),
     ("simplify", lambda c, k: simplify(c, sizes=short_sizes(c, k), extrema=True)),
-    ("align", lambda c, k: align(c)),
+    ("align", lambda c, k: align(c, sizes=k.sizes, parameters=k.parameters)),
     ("remove_dead", lambda c, k: remove_dead(c)),
 )
 """Name and function of each pass over cascades, in order."""

@@ -18,11 +18,9 @@ from ..ir.expression import (
     RankVariable,
     Reduce,
     children,
-    free_ranks,
     substitute,
 )
-from ..ir.interval import Truth, evaluate
-from .align import conjunction, inside
+from .align import conjunction, holds, inside
 
 EXTENT = "{tensor}_size_{position}"
 """Name of the run-time extent of an input's rank position, where no rank names it."""
@@ -79,7 +77,7 @@ class Facts:
                 if access.tensor in self.shapes:
                     known: Expression = Constant(self.shapes[access.tensor][position])
                     tests = list(inside(coordinate, known))
-                    if self.settle(tests) is None:
+                    if all(self.always(x) for x in tests):
                         continue
                 conditions += inside(coordinate, bound)
         inner = self.found.get(access.tensor)
@@ -95,19 +93,12 @@ class Facts:
         )
 
     def settle(self, conditions: list[Expression]) -> Expression | None:
-        """Join conditions, dropping those that provably always hold."""
-        open_ones = [c for c in conditions if not self.always(c)]
-        return conjunction(open_ones)
+        """Join conditions, each once; None where there are none."""
+        return conjunction(conditions)
 
     def always(self, condition: Expression) -> bool:
         """Whether a condition holds at every point, by interval evaluation."""
-        if any(size <= 0 for size in self.sizes.values()):
-            return False
-        if any(r not in self.sizes for r in free_ranks(condition)):
-            return False
-        box = {rank: (0, size - 1) for rank, size in self.sizes.items()}
-        truth = evaluate(condition, box, parameters=self.parameters, sizes=self.sizes)
-        return truth is Truth.ALL
+        return holds(condition, self.sizes, self.parameters)
 
 
 def home_ranks(cascade: Cascade) -> dict[str, set[tuple[str, int]]]:
