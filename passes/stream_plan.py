@@ -98,7 +98,7 @@ class Planner(Inliner):
             presence=tuple(y for x in presence for y in conjuncts(x)),
         )
         if not self.tell.reads_late(body):
-            return self.independent(start, body, einsum.name)
+            return self.independent(start, body, einsum)
         if reduce.reducer in ("max", "min"):
             found = self.extremum(start, body, einsum)
         elif reduce.reducer == "sum":
@@ -109,18 +109,20 @@ class Planner(Inliner):
             return found
         one = found[0]
         direct = len(found) == 1 and one.bare and one.accumulator.ranks == einsum.ranks
+        direct &= einsum.filter is None
         return Plan(tuple(found), one.accumulator if direct else None)
 
-    def independent(self, start: Accumulator, body: Expression, name: str) -> Plan | Reason:
+    def independent(self, start: Accumulator, body: Expression, einsum: Einsum) -> Plan | Reason:
         """Accumulate what reads no other accumulator as it stands."""
         if start.reducer in ("argmax", "argmin"):
-            return self.not_yet(name, "a coordinate has to be kept beside its value (F6)")
+            return self.not_yet(einsum.name, "a coordinate has to be kept beside its value (F6)")
         found = separate(body, self.tell)
         assert not isinstance(found, Stuck)
         one = found[0]
         number = () if one.coefficient == 1 else (Power(Constant(one.coefficient)),)
         held = replace(start, early=(*number, *one.early), exponentials=one.exponentials)
-        return Plan((Piece(held),), held)
+        # Points that a filter takes from the result are taken at the end.
+        return Plan((Piece(held),), held if einsum.filter is None else None)
 
     def foreign(self, einsum: Einsum, body: Expression) -> Reason:
         """Refuse a reducer that no frame is known for."""

@@ -10,18 +10,22 @@ from collections.abc import Iterable, Mapping
 
 from ..ir.cascade import Einsum
 from ..ir.expression import Apply, Constant, Expression, RankVariable, substitute
-from .facts import needed, pointwise
+from .facts import is_plain, needed, pointwise
 from .stream_terms import canonical
 
 
 def conditions(
-    expression: Expression, writers: Mapping[str, Einsum], present: frozenset[str]
+    expression: Expression,
+    writers: Mapping[str, Einsum],
+    present: frozenset[str],
+    behind: frozenset[str] = frozenset(),
 ) -> tuple[Expression, ...]:
     """Return conditions whose conjunction says where an expression exists.
 
     ``writers`` are the einsums by name; ``present`` tensors whose points are taken to exist:
     results of reductions. An input is there at plain ranks; at other coordinates it has to say
-    itself whether it is (``X == X``).
+    itself whether it is (``X == X``), and so has an iterative tensor. ``behind`` are the tensors
+    gone through on the way.
     """
     found: list[Expression] = []
     for access in needed(expression):
@@ -32,12 +36,16 @@ def conditions(
             if not all(isinstance(c, RankVariable) for c in access.coordinates):
                 found.append(Apply("==", (access, access)))
             continue
+        if access.tensor in behind or not is_plain(writer):
+            found.append(Apply("==", (access, access)))
+            continue
+        through = behind | {access.tensor}
         values = dict(zip(writer.ranks, access.coordinates, strict=False))
         inner = [] if writer.filter is None else list(conjuncts(writer.filter))
         if writer.filter is not None:
-            inner += conditions(writer.filter, writers, present)
+            inner += conditions(writer.filter, writers, present, through)
         if pointwise(writer.body):
-            inner += conditions(writer.body, writers, present)
+            inner += conditions(writer.body, writers, present, through)
         found += [substitute(x, values) for x in inner]
         if not all(isinstance(c, RankVariable) for c in access.coordinates):
             found.append(Apply("==", (access, access)))

@@ -23,7 +23,14 @@ from einfall.ir.streaming import NEXT, Field, Streaming
 State = dict[str, Any]
 
 TILE = "_tile"
-JOIN = {"sum": numpy.add, "max": numpy.maximum, "min": numpy.minimum, "prod": numpy.multiply}
+JOIN = {
+    "sum": numpy.add,
+    "max": numpy.maximum,
+    "min": numpy.minimum,
+    "prod": numpy.multiply,
+    "any": numpy.logical_or,
+    "all": numpy.logical_and,
+}
 
 
 @dataclass
@@ -52,12 +59,12 @@ class Traversal:
 
     def identity(self) -> State:
         """The state of no element."""
-        return {
-            f.tensor: numpy.full(
-                tuple(self.sizes[r] for r in f.ranks), REDUCERS[f.reducer].identity, float
-            )
-            for f in self.streaming.fields
-        }
+        found = {}
+        for f in self.streaming.fields:
+            start = REDUCERS[f.reducer].identity
+            shape = tuple(self.sizes[r] for r in f.ranks)
+            found[f.tensor] = numpy.full(shape, start, bool if isinstance(start, bool) else float)
+        return found
 
     def guarded(self, state: State) -> State:
         """A frame that is read: 0 where it is still an identity."""

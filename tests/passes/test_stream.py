@@ -12,10 +12,11 @@ import pytest
 
 from einfall.backends.interpreter import evaluate
 from einfall.ir.cascade import Cascade, Einsum
+from einfall.ir.errors import PassError
 from einfall.ir.expression import Access, RankVariable, free_ranks, tensors
 from einfall.ir.notation import cascade
 from einfall.ir.sizes import rank_sizes
-from einfall.ir.streaming import Streaming
+from einfall.ir.streaming import Reason, Streaming
 from einfall.passes.flatten import flatten
 from einfall.passes.ranges import ranges
 from einfall.passes.separate import separate
@@ -26,6 +27,7 @@ from tests.passes.stream_cases import tensors as draw_tensors
 from tests.passes.stream_fold import Traversal, show
 from tests.passes.stream_statistic_cases import STATISTICS
 from tests.passes.stream_weighted_cases import WEIGHTED
+from tests.random_cascades import random_cascade
 
 CASES = (*WEIGHTED, *STATISTICS)
 NAMES = [case.name for case in CASES]
@@ -237,6 +239,37 @@ def f(Q, W, K):
     assert isinstance(found, Streaming)
     assert [x.name for x in found.body if isinstance(x, Einsum)] == ["S"]
     assert found.finalise == ()
+
+
+@pytest.mark.parametrize("seed", range(0, 60, 3))
+def test_random_cascades(seed: int) -> None:
+    """Every traversal of a random cascade, whole and element by element from the end."""
+    drawn, inputs, parameters = random_cascade(seed)
+    flat = flatten(drawn)
+    whole = evaluate(flat, inputs, parameters)
+    sizes = rank_sizes(flat, {n: x.shape for n, x in inputs.items()}, parameters)
+    written = [e.name for e in flat.einsums]
+    once = [e for e in flat.einsums if written.count(e.name) == 1]
+    for rank in flat.ranks:
+        for wanted in (e.name for e in once if rank not in e.ranks):
+            try:
+                found = stream(flat, rank=rank, outputs=(wanted,))
+            except PassError:
+                continue
+            if isinstance(found, Reason) or found.rank != rank:
+                continue
+            made = {
+                x.name if isinstance(x, Einsum) else x.tensor
+                for x in (*found.body, *found.finalise)
+            }
+            known = {n: x for n, x in whole.items() if n not in made}
+            traversal = Traversal(found, known, {**dict(flat.parameters), **parameters}, sizes)
+            expected = whole[wanted].filled().astype(float)
+            for cut in ([range(sizes[rank])], [[i] for i in reversed(range(sizes[rank]))]):
+                computed = traversal.finish(traversal.fold(cut))[wanted]
+                values: Any = computed.filled() if hasattr(computed, "filled") else computed
+                scale = numpy.max(numpy.abs(expected[numpy.isfinite(expected)]), initial=1.0)
+                numpy.testing.assert_allclose(values, expected, rtol=1e-9, atol=1e-9 * scale)
 
 
 def test_speed() -> None:
