@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..ir.errors import BackendError
 from ..ir.expression import Access, Apply, Constant, Expression, RankVariable, accesses
 from ..ir.operators import REDUCERS
-from .absent import FINITE, ZERO, abstract, is_identity, obviously_positive
+from .absent import FINITE, UNKNOWN, ZERO, abstract, is_identity, obviously_positive
 from .loop_nest import (
     Cast,
     Dot,
@@ -68,21 +68,8 @@ class Contractions(Tiles):
                 folded = value.var if isinstance(value, Ref) else None
                 var = folded if folded and folded.name == name else self.let(name, value)
             start = Ref(var)
-        if var is None:  # a rank of size 0
-            var = self.let(
-                name, Number(float(REDUCERS[reducer].identity)), self.axes_kept(lift, parts)
-            )
+        assert var is not None, "every resident rank has a part"
         return var
-
-    def axes_kept(self, lift: Expression, parts: Parts) -> tuple[str, ...]:
-        """Return the axes of a lift that ``parts`` fixes."""
-        from ..ir.expression import free_ranks
-
-        return self.axes_of(tuple(r for r in free_ranks(lift) if self.known(r, parts)), parts)
-
-    def known(self, rank: str, parts: Parts) -> bool:
-        """Whether a rank has an axis under these parts."""
-        return self.roles.get(rank) != "resident" or rank in parts
 
     def fold(self, name: str, value: Value, axis: str, reducer: str, *, named: bool) -> Value:
         """Reduce a value over one axis."""
@@ -122,6 +109,8 @@ class Contractions(Tiles):
     def at_padding(self, lift: Expression, rank: str) -> str:
         """Return the abstract value of a lift where a resident rank is only padding."""
         values = {}
+        if self.static.get(rank) == 0:
+            return UNKNOWN  # what was made here may be infinite: an extremum over nothing
         for access in accesses(lift):
             over = any(isinstance(c, RankVariable) and c.rank == rank for c in access.coordinates)
             made = any(tensor == access.tensor for tensor, _ in self.made)
@@ -136,7 +125,7 @@ class Contractions(Tiles):
         Each operand has the contracted axis and one of its own; a factor that varies with neither
         the contracted axis nor the other side joins its side.
         """
-        if len(axes) != 1:
+        if len(axes) != 1 or self.axes[axes[0]].valid == 0:
             return None
         axis = axes[0]
         terms = [(x, frozenset(value_axes(self.axes_probe(x, parts)))) for x in factors(lift)]

@@ -1,98 +1,144 @@
-"""Break long lines of generated Python the way a formatter would, so that formatting is a no-op."""
+"""Break long lines of generated Python the way a formatter would, so that formatting is a no-op.
+
+The rules are those of ``ruff format`` for the statements that a kernel has: assignments of names,
+calls, and headers of loops. Text stays text; all that is asked of it is where its brackets are and
+which operators stand outside them.
+"""
 
 from __future__ import annotations
 
 WIDTH = 100
 _OPEN, _CLOSE = "([{", ")]}"
 
+OPERATORS: tuple[tuple[str, ...], ...] = (
+    ("<", "<=", ">", ">=", "==", "!="),
+    ("|",),
+    ("&",),
+    ("+", "-"),
+    ("*", "/", "//", "%"),
+)
+"""The infix operators of generated text, loosest first."""
+
 
 def lay_out(line: str) -> list[str]:
     """Break one logical line (its indent included) into physical lines of at most ``WIDTH``.
 
-    Breaks inside the last bracket pair that ends the line, else in added parentheses before the
-    loosest operators; one argument a line, with a trailing comma, where all do not fit in one.
+    An assigned value that has no operator is broken inside its brackets. So is one with a single
+    loosest operator that begins with a bracket or ends with a call; any other is put in
+    parentheses, one operand a line. Inside brackets a value is broken before its loosest operators.
     """
     if len(line) <= WIDTH or line.lstrip().startswith("#"):
         return [line]
-    indent = line[: len(line) - len(line.lstrip())]
     text = line.strip()
-    tail = text[-1] if text[-1] in ":," else ""
-    body = text.removesuffix(tail) if tail else text
-    start = _last_bracket(body)
-    if start is not None and start > 0:
-        head, inside, end = body[: start + 1], body[start + 1 : -1], body[-1]
-        return [indent + head, *_inside(inside, indent + "    "), indent + end + tail]
-    name, equals, value = _assignment(body)
-    if tail == ",":
-        *first, last = _operands(body)
-        return [*(indent + p for p in first), f"{indent}{last},"]
-    if equals:
-        inner = indent + "    "
-        parts = _operands(value)
-        lines = [inner + p for p in parts]
-        if len(lines) > 1:
-            return [f"{indent}{name} = (", *(x for p in lines for x in lay_out(p)), f"{indent})"]
-    return [line]
+    indent = line[: len(line) - len(line.lstrip())]
+    head, tail = "", ""
+    if text.startswith("for ") and text.endswith(":"):
+        at = text.index(" in ") + len(" in ")
+        head, text, tail = text[:at], text[at:-1], ":"
+    elif (at := _flat(text).find(" = ")) >= 0:
+        head, text = text[: at + 3], text[at + 3 :]
+    operands = _operands(text)
+    if len(operands) > 1:
+        bracketed = text[0] in _OPEN or text[-1] == ")"
+        if len(operands) > 2 or not bracketed or not _hugs(indent, head, text):
+            inner = indent + "    "
+            lines = [x for o in operands for x in _element(inner, o, "")]
+            return [f"{indent}{head}(", *lines, f"{indent}){tail}"]
+    return _chain(indent, head, text, tail)
 
 
-def _inside(text: str, indent: str) -> list[str]:
+def _chain(indent: str, head: str, text: str, tail: str) -> list[str]:
+    """Open those brackets, left to right, without which the line would be too long."""
+    lines, line, at = [], indent + head, 0
+    groups = _groups(text)
+    for k, (begin, end) in enumerate(groups):
+        line += text[at : begin + 1]
+        following = groups[k + 1][0] + 1 if k + 1 < len(groups) else len(text + tail)
+        if len(line) + following - begin - 1 <= WIDTH:
+            line += text[begin + 1 : end + 1]
+        else:
+            listed = begin > 0 and (text[begin - 1].isalnum() or text[begin - 1] in "_)]")
+            lines += [line, *_inside(indent + "    ", text[begin + 1 : end], listed)]
+            line = indent + text[end]
+        at = end + 1
+    return [*lines, line + text[at:] + tail]
+
+
+def _inside(indent: str, text: str, listed: bool) -> list[str]:
+    """Lay out what stands in brackets: in one line if it fits, else one part a line."""
     if len(indent + text) <= WIDTH:
         return [indent + text]
-    parts = _split(text, ",")
-    if len(parts) > 1:
-        return [x for p in parts for x in lay_out(f"{indent}{p.strip()},")]
-    return [indent + p for p in _operands(text)]
+    parts = _split(text) if listed else [text]
+    if len(parts) == 1:
+        return _element(indent, text, "")
+    return [x for part in parts for x in _element(indent, part, ",")]
 
 
-def _last_bracket(text: str) -> int | None:
-    """Where the bracket opens that closes at the very end of the text."""
-    if not text or text[-1] not in _CLOSE:
-        return None
-    depth = 0
-    for k in range(len(text) - 1, -1, -1):
-        if text[k] in _CLOSE:
+def _element(indent: str, text: str, tail: str) -> list[str]:
+    """Lay out an argument or an operand: operators begin lines, then brackets open."""
+    if len(indent + text + tail) <= WIDTH:
+        return [indent + text + tail]
+    operands = _operands(text)
+    if len(operands) > 1:
+        *first, last = operands
+        lines = [x for o in first for x in _element(indent, o, "")]
+        return [*lines, *_element(indent, last, tail)]
+    return _chain(indent, "", text, tail)
+
+
+def _hugs(indent: str, head: str, text: str) -> bool:
+    """Say whether a value's lines fit once all its brackets are open."""
+    bounds = [0, *(k + d for group in _groups(text) for k, d in zip(group, (1, 0), strict=True))]
+    bounds.append(len(text))
+    first, *rest = (text[a:b] for a, b in zip(bounds[::2], bounds[1::2], strict=True))
+    return all(len(indent + x) <= WIDTH for x in (head + first, *rest))
+
+
+def _groups(text: str) -> list[tuple[int, int]]:
+    """Where the outermost brackets open and close that hold something."""
+    depth, begin, found = 0, 0, []
+    for k, c in enumerate(text):
+        if c in _OPEN:
             depth += 1
-        elif text[k] in _OPEN:
+            if depth == 1:
+                begin = k
+        elif c in _CLOSE:
             depth -= 1
-            if depth == 0:
-                before = text[:k]
-                loose = any(f" {op} " in _flat(before.partition(" = ")[2]) for op in "+-*/&|")
-                return None if loose else k
-    return None
+            if depth == 0 and k > begin + 1:
+                found.append((begin, k))
+    return found
 
 
 def _flat(text: str) -> str:
-    """Return the text with everything in brackets left out."""
-    depth, kept = 0, []
-    for c in text:
-        depth += (c in _OPEN) - (c in _CLOSE)
-        kept.append(c if depth == 0 else "_")
-    return "".join(kept)
+    """Blank out what stands in brackets."""
+    flat = list(text)
+    for begin, end in _groups(text):
+        flat[begin : end + 1] = "_" * (end + 1 - begin)
+    return "".join(flat)
 
 
-def _assignment(text: str) -> tuple[str, str, str]:
-    flat = _flat(text)
-    k = flat.find(" = ")
-    return (text[:k], "=", text[k + 3 :]) if k >= 0 else (text, "", "")
-
-
-def _split(text: str, separator: str) -> list[str]:
-    """Split at separators outside brackets."""
+def _split(text: str) -> list[str]:
+    """Split at the commas outside brackets."""
     flat, parts, begin = _flat(text), [], 0
     for k, c in enumerate(flat):
-        if c == separator:
-            parts.append(text[begin:k])
+        if c == ",":
+            parts.append(text[begin:k].strip())
             begin = k + 1
-    last = text[begin:]
-    return [*parts, last] if last.strip() else parts
+    return [*parts, text[begin:].strip()] if text[begin:].strip() else parts
 
 
 def _operands(text: str) -> list[str]:
-    """Split an expression before its loosest operators."""
+    """Split an expression before its loosest operators; a sign belongs to its operand."""
     flat = _flat(text)
-    for operators in (("|",), ("&",), ("+", "-"), ("*", "/", "//", "%")):
-        marks = [k for op in operators for k in range(len(flat)) if flat.startswith(f" {op} ", k)]
+    for operators in OPERATORS:
+        marks = {k + 1 for op in operators for k in _places(flat, f" {op} ")}
+        # an operator at the beginning is what this operand was split at
+        bounds = [0, *sorted(marks), len(text)]
         if marks:
-            bounds = [0, *sorted(m + 1 for m in marks), len(text)]
             return [text[a:b].strip() for a, b in zip(bounds, bounds[1:], strict=False)]
     return [text]
+
+
+def _places(text: str, part: str) -> list[int]:
+    """Where a part begins in a text."""
+    return [k for k in range(len(text)) if text.startswith(part, k)]

@@ -233,7 +233,9 @@ class Tiles:
     def quotient(self, over: Expression, under: Expression, parts: Parts) -> Value:
         """Return a quotient, 0 where the divisor is 0 unless that is impossible."""
         x, y = self.real(self.wide(over, parts)), self.real(self.wide(under, parts))
-        if obviously_positive(under) or (isinstance(y, Number) and y.value != 0):
+        open_size = any(isinstance(v, Scalar) and v.name[:5] == "size(" for v in parts_of_value(y))
+        positive = obviously_positive(under) and not open_size  # which may be 0
+        if positive or (isinstance(y, Number) and y.value != 0):
             return Op("/", (x, y))
         if value_axes(y) < value_axes(x):
             # one reciprocal a row, not one quotient a point

@@ -393,6 +393,9 @@ class Printer:
                 own = self.axes[name]
                 text = f"({own.rank}_first + {own.rank}_safe)" if clamped and own.first else name
                 return self.expand(text, (name,), axes), ATOM
+            case Cast(value=inner, dtype=dtype) if not value_axes(inner):
+                # an argument that is 1 becomes a constant, which has no methods
+                return f"tl.cast({self.value(inner, ())}, tl.{dtype})", ATOM
             case Cast(value=inner, dtype=dtype):
                 text = self.broadcast(inner, axes, tight=True)
                 return f"{text}.to(tl.{dtype})", ATOM

@@ -99,8 +99,6 @@ def parts_of(size: int) -> tuple[tuple[int, int, int], ...]:
 
     At most two parts are made; what would need more is padded.
     """
-    if size <= 0:
-        return ()
     width = max(SMALLEST, 1 << (size - 1).bit_length())
     if width == size or size < SMALLEST:
         return ((0, width, size),)
