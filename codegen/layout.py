@@ -7,6 +7,8 @@ which operators stand outside them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 WIDTH = 100
 _OPEN, _CLOSE = "([{", ")]}"
 
@@ -41,10 +43,27 @@ def lay_out(line: str) -> list[str]:
     if len(operands) > 1:
         bracketed = text[0] in _OPEN or text[-1] == ")"
         if len(operands) > 2 or not bracketed or not _hugs(indent, head, text):
-            inner = indent + "    "
-            lines = [x for o in operands for x in _element(inner, o, "")]
+            lines = _element(indent + "    ", text, "")
             return [f"{indent}{head}(", *lines, f"{indent}){tail}"]
     return _chain(indent, head, text, tail)
+
+
+def comment(text: str, width: int) -> Iterator[str]:
+    """Fold a comment's text at spaces."""
+    line = ""
+    for word in text.split(" "):
+        if line and len(line) + 1 + len(word) > width:
+            yield line
+            line = "   "
+        line = f"{line} {word}" if line else word
+    yield line
+
+
+def folded(line: str) -> Iterator[str]:
+    """Fold a line of a docstring, keeping its indent."""
+    text = line.lstrip()
+    indent = line[: len(line) - len(text)]
+    yield from (indent + x for x in comment(text, WIDTH - len(indent)))
 
 
 def _chain(indent: str, head: str, text: str, tail: str) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from math import inf
 
 from .kernel import Kernel
-from .layout import lay_out
+from .layout import comment, folded, lay_out
 from .loop_nest import (
     Cast,
     Comment,
@@ -108,7 +108,7 @@ class Printer:
         title = self.nest.title or (f"{self.nest.name}: one kernel.",)
         if len(title) == 1:
             return [f'"""{title[0]}"""']
-        return [f'"""{title[0]}', *title[1:], '"""']
+        return [f'"""{title[0]}', *(x for line in title[1:] for x in folded(line)), '"""']
 
     def add(self, line: str) -> None:
         """Append a line at the present depth."""
@@ -463,17 +463,6 @@ def number(value: int | float | bool) -> str:
     if value in (inf, -inf):
         return 'float("inf")' if value > 0 else 'float("-inf")'
     return repr(value)
-
-
-def comment(text: str, width: int) -> Iterator[str]:
-    """Fold a comment's text at spaces."""
-    line = ""
-    for word in text.split(" "):
-        if line and len(line) + 1 + len(word) > width:
-            yield line
-            line = "   "
-        line = f"{line} {word}" if line else word
-    yield line
 
 
 def uses_coordinate(statement: Statement, axis: str) -> bool:
