@@ -8,7 +8,6 @@ stay in 32 bits whatever a tensor's size.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from math import inf
 
 from .kernel import Kernel
