@@ -184,16 +184,16 @@ def collect_presence(work: tuple[Einsum | Field, ...], facts: Facts) -> None:
     for item in work:
         match item:
             case Field(tensor=tensor, lift=lift, filter=filter):
-                conditions = ([] if filter is None else [filter]) + facts.conditions(lift)
+                conditions = facts.of_filter(filter) + facts.conditions(lift)
                 facts.taking[tensor] = facts.settle(conditions)
                 declared = facts.writers.get(tensor)
                 outer = declared.filter if declared is not None else None
-                facts.found[tensor] = facts.settle([] if outer is None else [outer])
+                facts.found[tensor] = facts.settle(facts.of_filter(outer))
             case Einsum(body=body, filter=filter):
                 facts.writers[item.name] = item
-                conditions = [] if filter is None else [filter]
+                conditions = facts.of_filter(filter)
                 if isinstance(body, Reduce):
-                    inside = [] if body.filter is None else [body.filter]
+                    inside = facts.of_filter(body.filter)
                     taking = facts.settle(inside + facts.conditions(body.body))
                     facts.taking[item.name] = taking
                 else:

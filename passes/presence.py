@@ -64,6 +64,10 @@ class Facts:
             case _:
                 return [c for x in children(expression) for c in self.conditions(x)]
 
+    def of_filter(self, filter: Expression | None) -> list[Expression]:
+        """Conditions of a filter: it holds, and what it reads exists."""
+        return [] if filter is None else [*self.conditions(filter), filter]
+
     def of_access(self, access: Access) -> list[Expression]:
         """Conditions of one access: its coordinates lie inside and the point there exists."""
         conditions: list[Expression] = []
