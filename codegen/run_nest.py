@@ -187,9 +187,10 @@ class Program:
         places = tuple(
             np.broadcast_to(c, shape)[allowed] for c in self.places(store.coordinates, axes)
         )
-        self.written[store.tensor][places] = np.broadcast_to(self.value(store.value, axes), shape)[
-            allowed
-        ]
+        points = np.broadcast_to(self.value(store.value, axes), shape)[allowed]
+        if not places:  # a tensor without ranks holds one number, and has no coordinate to list
+            points = points[0] if points.size else self.written[store.tensor][()]
+        self.written[store.tensor][places] = points
 
 
 def expand(array: Array, own: tuple[str, ...], axes: tuple[str, ...]) -> Array:

@@ -158,7 +158,7 @@ class Printer:
             case Let(var=var, value=value):
                 missing = set(var.axes) - value_axes(value)
                 text = self.value(value, var.axes)
-                if missing:
+                if missing or (isinstance(value, Number) and var.dtype != "int32"):
                     text = self.spread(value, var.axes, var.dtype)
                 self.add(f"{var.name} = {text}")
             case Load(var=var, coordinates=coordinates, described=True):
@@ -169,10 +169,9 @@ class Printer:
                 address = self.address(tensor, coordinates, var.axes)
                 rest = ""
                 if guard is not None:
-                    rest = f", mask={self.broadcast(guard, var.axes)}"
-                    rest += f", other={other}" if var.dtype != "bool" else ", other=0"
-                    if var.dtype.startswith("int"):
-                        rest = rest.replace(f"other={other}", "other=0")
+                    mask = self.broadcast(guard, var.axes)
+                    whole = var.dtype == "bool" or var.dtype.startswith("int")
+                    rest = f", mask={mask}, other={0 if whole else other}"
                 self.add(f"{var.name} = tl.load({address}{rest})")
             case Dot(var=var, left=left, right=right, axis=axis, start=start):
                 self.add(f"{var.name} = {self.dot(var.axes, left, right, axis, start)}")
@@ -180,12 +179,13 @@ class Printer:
                 axes = self.ordered(value_axes(value))
                 name = {"any": "max", "all": "min"}.get(reducer, reducer)
                 text = self.value(value, axes)
-                if reducer in ("any", "all"):
-                    text = f"({text}).to(tl.int32)"
                 place = axes.index(axis)
                 if reducer == "prod":
                     self.helpers.setdefault("multiply")
                     self.add(f"{var.name} = tl.reduce({text}, {place}, multiply)")
+                elif reducer in ("any", "all"):
+                    text = self.broadcast(value, axes, tight=True)
+                    self.add(f"{var.name} = tl.{name}({text}.to(tl.int32), axis={place}) != 0")
                 else:
                     self.add(f"{var.name} = tl.{name}({text}, axis={place})")
             case Store(tensor=tensor, coordinates=coordinates, value=value, guard=guard):
@@ -367,11 +367,12 @@ class Printer:
         """Return a value repeated over axes along which it does not vary."""
         shape = ", ".join(self.axes[a].constant or str(self.axes[a].width) for a in axes)
         if isinstance(value, Number):
+            kind = dtype.replace("bool", "int1")
             if not axes:
-                return number(value.value)
+                return f"tl.cast({number(value.value)}, tl.{kind})"
             if value.value == 0:
-                return f"tl.zeros([{shape}], tl.{dtype})"
-            return f"tl.full([{shape}], {number(value.value)}, tl.{dtype})"
+                return f"tl.zeros([{shape}], tl.{kind})"
+            return f"tl.full([{shape}], {number(value.value)}, tl.{kind})"
         return f"tl.broadcast_to({self.broadcast(value, axes)}, [{shape}])"
 
     def value(self, value: Value, axes: tuple[str, ...]) -> str:
