@@ -25,13 +25,14 @@ _NEGATED = {LOWEST: HIGHEST, HIGHEST: LOWEST}
 
 def abstract(
     expression: Expression,
-    values: Mapping[str, str],
+    values: Mapping[str | Access, str],
     positive: Callable[[Expression], bool],
 ) -> str:
     """Evaluate an expression abstractly.
 
-    ``values`` gives tensors their abstract values (others are FINITE); ``positive`` says whether a
-    factor is a positive number, so that an infinity times it keeps its sign.
+    ``values`` gives tensors, or single accesses, their abstract values (others are FINITE);
+    ``positive`` says whether a factor is a positive number, so that an infinity times it keeps its
+    sign.
     """
 
     def of(x: Expression) -> str:
@@ -39,7 +40,7 @@ def abstract(
 
     match expression:
         case Access(tensor=tensor):
-            return values.get(tensor, FINITE)
+            return values.get(expression, values.get(tensor, FINITE))
         case Constant(value=value):
             return {0: ZERO, inf: HIGHEST, -inf: LOWEST}.get(float(value), FINITE)
         case Parameter() | Size() | RankVariable():

@@ -84,8 +84,11 @@ class Contractions(Tiles):
         """Reduce a value over an axis along which it does not vary."""
         if REDUCERS[reducer].idempotent:
             return value
-        count = Number(float(self.axes[axis].valid))
-        return Op("*" if reducer == "sum" else "**", (value, count))
+        if reducer == "sum":
+            return Op("*", (value, Number(float(self.axes[axis].valid))))
+        axes = self.ordered(value_axes(value) | {axis})
+        wide = self.let(self.names.take("factor"), value, axes)
+        return self.fold("factor", Ref(wide), axis, reducer, named=False)
 
     def present(
         self,
@@ -97,24 +100,26 @@ class Contractions(Tiles):
     ) -> Value:
         """Return the lift's value, with the reducer's identity at points that do not exist."""
         value = self.wide(lift, parts)
+        if reducer in ("any", "all") and self.dtype(value) != "bool":
+            value = Op("!=", (value, Number(0)))
         tests = [] if where is None else [where]
         for name in axes:
             axis = self.axes[name]
             if axis.padded and not is_identity(self.at_padding(lift, axis.rank), reducer):
                 tests.append(Op("<", (Index(name), Number(axis.offset + axis.valid))))
         for test in tests:
-            value = Op("where", (test, value, Number(float(REDUCERS[reducer].identity))))
+            value = Op("where", (test, value, identity_value(reducer)))
         return value
 
     def at_padding(self, lift: Expression, rank: str) -> str:
         """Return the abstract value of a lift where a resident rank is only padding."""
-        values = {}
+        values: dict[str | Access, str] = {}
         if self.static.get(rank) == 0:
             return UNKNOWN  # what was made here may be infinite: an extremum over nothing
         for access in accesses(lift):
             over = any(isinstance(c, RankVariable) and c.rank == rank for c in access.coordinates)
             made = any(tensor == access.tensor for tensor, _ in self.made)
-            values[access.tensor] = ZERO if over and not made else FINITE
+            values[access] = ZERO if over and not made else FINITE
         return abstract(lift, values, obviously_positive)
 
     def sides(
@@ -192,6 +197,12 @@ class Contractions(Tiles):
     def cast(self, value: Value, dtype: str) -> Value:
         """Return a value in a dtype."""
         return value if self.dtype(value) == dtype else Cast(value, dtype)
+
+
+def identity_value(reducer: str) -> Number:
+    """Return a reducer's identity as a value."""
+    identity = REDUCERS[reducer].identity
+    return Number(identity if isinstance(identity, bool) else float(identity))
 
 
 def factors(expression: Expression) -> tuple[Expression, ...]:

@@ -21,10 +21,9 @@ from ..ir.expression import (
     tensors,
     walk,
 )
-from ..ir.operators import REDUCERS
 from ..ir.streaming import NEXT, Field
 from .absent import ZERO, abstract, obviously_positive
-from .contract import Contractions
+from .contract import Contractions, identity_value
 from .loop_nest import Cast, Number, Op, Ref, Value, value_vars
 from .tiles import Parts
 
@@ -46,7 +45,7 @@ class Frames(Contractions):
         """
         assert field.transport is not None
         mine = [t for t in tensors(field.transport) if not t.endswith(NEXT)]
-        values = {t: ZERO for t in mine if t not in self.frames}
+        values: dict[str | Access, str] = {t: ZERO for t in mine if t not in self.frames}
         values |= {
             t: {"max": "-inf", "min": "+inf"}.get(self.reducer[t], ZERO) for t in field.frame
         }
@@ -173,11 +172,6 @@ def renamed(x: Expression, end: str, other: str) -> Expression:
         return None
 
     return rewrite(x, rule)
-
-
-def identity_value(reducer: str) -> Number:
-    """Return a reducer's identity as a value."""
-    return Number(float(REDUCERS[reducer].identity))
 
 
 def depends(expression: Expression, ranks: set[str]) -> bool:

@@ -20,6 +20,7 @@ from ..ir.expression import (
     Parameter,
     RankVariable,
     Reduce,
+    accesses,
     tensors,
     walk,
 )
@@ -27,7 +28,8 @@ from ..ir.mapping import MappedKernel, Traversal
 from ..ir.show import show_expression
 from ..ir.streaming import NEXT, Field
 from .absent import FILLS, FINITE, ZERO, abstract, is_identity, obviously_positive
-from .frames import Frames, depends, identity_value
+from .contract import identity_value
+from .frames import Frames, depends
 from .kernel import Buffer
 from .loop_nest import (
     Comment,
@@ -115,20 +117,19 @@ class Lowering(Frames):
 
     def loads_nothing(self, body: Expression, condition: Expression, reducer: str) -> bool:
         """Whether a condition only says that loads stay inside, and their 0 is the identity."""
-        outside = {x.tensor for x in walk(body) if isinstance(x, Access)} - self.made_tensors()
-        extents = {f"{t}_size_" for t in outside}
-        for part in conjuncts(condition):
-            names = [x.name for x in walk(part) if isinstance(x, Parameter)]
-            guarded = any(n.startswith(e) for n in names for e in extents)
-            if not guarded and not nonnegative_test(part):
+        made = self.made_tensors()
+        tests = set(conjuncts(condition))
+        bounded: set[Expression] = set()
+        for access in accesses(body):
+            if access.tensor in made:
+                continue
+            own = {t for k in range(len(access.coordinates)) for t in extent_tests(access, k)}
+            zero: dict[str | Access, str] = {access: ZERO}
+            lift = abstract(body, zero, obviously_positive)
+            if own & tests and not is_identity(lift, reducer):
                 return False
-        values = {t: ZERO for t in outside if self.bounded(t, condition)}
-        return is_identity(abstract(body, values, obviously_positive), reducer)
-
-    def bounded(self, tensor: str, condition: Expression) -> bool:
-        """Whether a condition tests an extent of a tensor."""
-        start = f"{tensor}_size_"
-        return any(isinstance(x, Parameter) and x.name.startswith(start) for x in walk(condition))
+            bounded |= own
+        return tests <= bounded
 
     def made_tensors(self) -> set[str]:
         """Return the tensors that have variables."""
@@ -197,10 +198,10 @@ class Lowering(Frames):
             concerned = [f for f in fields if self.taking[f.tensor] == condition]
             best: tuple[dict[str, float], set[str]] = ({}, {f.tensor for f in concerned})
             for label, number in (("", 0.0), *FILLS):
-                values = dict.fromkeys(self.frames, FINITE)
+                values: dict[str | Access, str] = dict.fromkeys(self.frames, FINITE)
                 for access in self.streamed_inputs(traversal):
                     # a cut load holds 0 where the rank has ended, not where only a filter cuts
-                    values[access.tensor] = ZERO if condition is None else FINITE
+                    values[access] = ZERO if condition is None else FINITE
                 for e in alike:
                     inner = e.body.body if isinstance(e.body, Reduce) else e.body
                     kept = abstract(inner, values, obviously_positive)
@@ -340,13 +341,11 @@ class Lowering(Frames):
         return tests[0] if len(tests) == 1 else Op("and", tuple(tests))
 
 
-def nonnegative_test(condition: Expression) -> bool:
-    """Whether a condition is the lower bound of a coordinate, ``0 <= c``."""
-    match condition:
-        case Apply("<=", (Constant(value=0), _)):
-            return True
-        case _:
-            return False
+def extent_tests(access: Access, position: int) -> tuple[Expression, Expression]:
+    """Return the conditions under which a coordinate lies in its tensor, as presence has them."""
+    coordinate = access.coordinates[position]
+    extent = Parameter(f"{access.tensor}_size_{position}")
+    return Apply("<=", (Constant(0), coordinate)), Apply("<", (coordinate, extent))
 
 
 def conjuncts(condition: Expression | None) -> tuple[Expression, ...]:

@@ -18,6 +18,8 @@ from ..ir.expression import (
     Parameter,
     RankVariable,
     Size,
+    accesses,
+    free_ranks,
     walk,
 )
 from ..ir.mapping import MappedKernel
@@ -44,6 +46,7 @@ Parts = dict[str, int]
 Key = tuple[str, tuple[int, ...]]
 NARROW = ("float16", "bfloat16")
 BOOLEAN = ("and", "or", "not", "==", "!=", "<", "<=", ">", ">=")
+ARITHMETIC = ("+", "-", "*", "neg", "abs", "min", "max", "//", "%", "bit_length")
 INTEGER = ("//", "%", "cdiv", "bit_length")
 REAL = (
     "exp", "exp2", "log", "log2", "sqrt", "rsqrt", "tanh", "sigmoid", "erf", "sin", "cos", "/",
@@ -69,6 +72,7 @@ class Tiles:
         self.outer: list[Statement] = []
         self.scopes: list[list[Statement]] = [self.outer]
         self.loads: list[dict[tuple[str, tuple[Value, ...]], Var]] = [{}]
+        self.loading: set[Access] = set()
         self.lives: dict[Value, Value] = {}
         self.shared: dict[Value, Var] = {}
         self.rank = ""
@@ -210,6 +214,10 @@ class Tiles:
                 raise BackendError(f"membership has no tile form yet ({x.at})")
             case Apply(operator, operands):
                 values = tuple(self.widen(self.tile(o, parts, address=address)) for o in operands)
+                if operator in ARITHMETIC:
+                    values = tuple(
+                        Cast(v, "int32") if self.dtype(v) == "bool" else v for v in values
+                    )
                 if operator in REAL:
                     values = tuple(self.real(v) for v in values)
                 return Op(operator, values)
@@ -283,7 +291,9 @@ class Tiles:
             name = self.names.take(name)
         var = Var(name, self.ordered(axes), self.dtypes.get(access.tensor, "float32"))
         described = self.describes(access.tensor, coordinates)
+        self.loading.add(access)
         guard = None if described else self.guard(access, axes, parts)
+        self.loading.discard(access)
         self.scopes[depth].append(Load(var, access.tensor, coordinates, guard, described=described))
         self.loads[depth][key] = var
         return var
@@ -323,12 +333,25 @@ class Tiles:
                 tests.append(Op("<", (Index(name), Number(axis.offset + axis.valid))))
         if self.cut and self.rank in axes:
             tests.append(Op("<", (Index(self.rank), self.size(self.rank))))
-            tests += [self.tile(c, parts) for c in self.row_free]
+            tests += [self.tile(c, parts) for c in self.row_free if self.guards(c, axes, parts)]
         if not self.rank or self.cut or self.rank not in axes:
             tests += self.extent_tests(access, parts)
         if not tests:
             return None
         return tests[0] if len(tests) == 1 else Op("and", tuple(tests))
+
+    def guards(self, condition: Expression, axes: frozenset[str], parts: Parts) -> bool:
+        """Say whether a condition may guard a load along these axes.
+
+        It varies along no other axis, and needs nothing that is itself being loaded.
+        """
+        ranks = free_ranks(condition)
+        held = [r for r in ranks if self.roles.get(r) == "resident"]
+        return (
+            all(r in parts for r in held)
+            and set(self.axes_of(ranks, parts)) <= axes
+            and not self.loading & set(accesses(condition))
+        )
 
     def extent_tests(self, access: Access, parts: Parts) -> list[Value]:
         """Return tests of coordinates that could not be shown to stay inside."""

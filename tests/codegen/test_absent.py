@@ -90,7 +90,9 @@ def test_operators_hold_for_every_sample(operator: str) -> None:
     names = (X, Y)[: OPERATORS[operator].arity or 2]
     promised = 0
     for kinds in product(SAMPLES, repeat=len(names)):
-        values = {x.tensor: kind for x, kind in zip(names, kinds, strict=True)}
+        values: dict[str | Access, str] = {
+            x.tensor: kind for x, kind in zip(names, kinds, strict=True)
+        }
         said = abstract(Apply(operator, names), values, never)
         if said == UNKNOWN:
             continue
