@@ -74,6 +74,10 @@ def abstract(
             if found in (LOWEST, HIGHEST):
                 return HIGHEST if power != 3 else found
             return found
+        case Apply("where", (_, x, y)):
+            if of(x) == of(y):
+                return of(x)
+            return FINITE if {of(x), of(y)} <= {ZERO, FINITE} else UNKNOWN
         case Apply("max" | "min" | "cos", operands):
             return FINITE if all(of(x) in (ZERO, FINITE) for x in operands) else UNKNOWN
         case _:

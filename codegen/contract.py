@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..ir.errors import BackendError
 from ..ir.expression import Access, Apply, Constant, Expression, RankVariable, accesses
 from ..ir.operators import REDUCERS
@@ -36,11 +38,10 @@ class Contractions(Tiles):
         lift: Expression,
         parts: Parts,
         *,
-        where: Value | None = None,
-        condition: Expression | None = None,
+        test: Callable[[Parts], Value] | None = None,
         start: Value | None = None,
     ) -> Var:
-        """Reduce ``lift`` over ``ranks``, at points where ``where`` and ``condition`` hold.
+        """Reduce ``lift`` over ``ranks``, at points where ``test`` holds.
 
         ``start`` is what the result is added to.
         """
@@ -52,8 +53,7 @@ class Contractions(Tiles):
         for inner in self.assignments(ranks):
             here = {**parts, **inner}
             axes = self.axes_of(ranks, here)
-            if condition is not None:
-                where = self.tile(condition, here)
+            where = None if test is None else test(here)
             sides = self.sides(lift, axes, here, where) if reducer == "sum" else None
             if sides is not None:
                 left, right, result = sides

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 
 from ..ir.cascade import Einsum
 from ..ir.expression import (
@@ -106,7 +107,8 @@ class Lowering(Frames):
                     condition = self.taking.get(einsum.name)
                     if condition is not None and self.loads_nothing(body, condition, reducer):
                         condition = None
-                    var = self.reduce(name, reducer, ranks, body, parts, condition=condition)
+                    test = None if condition is None else partial(self.tile, condition)
+                    var = self.reduce(name, reducer, ranks, body, parts, test=test)
                 case body:
                     var = self.let(name, self.tile(self.guarded(body, parts), parts))
             if self.cut and einsum.name in self.fills:
@@ -297,15 +299,19 @@ class Lowering(Frames):
         old = self.got(field.tensor, ranks, parts)
         held = field.tensor in self.held
         start: Value = Ref(old) if field.transport is None else self.transported(field, parts)
-        where = None
-        if self.cut and field.tensor in self.selected:
-            where = self.live(self.taking[field.tensor], parts)
+        selected = self.cut and field.tensor in self.selected
         name = old.name
         if held:
             name = self.names.tile(field.tensor + NEXT, self.suffix(ranks, parts))
         lift = self.guarded(field.lift, parts)
         new = self.reduce(
-            name, field.reducer, field.ranks_reduced, lift, parts, where=where, start=start
+            name,
+            field.reducer,
+            field.ranks_reduced,
+            lift,
+            parts,
+            test=partial(self.live, self.taking[field.tensor]) if selected else None,
+            start=start,
         )
         if not held:
             return []

@@ -73,6 +73,15 @@ class Tiles:
         self.scopes: list[list[Statement]] = [self.outer]
         self.loads: list[dict[tuple[str, tuple[Value, ...]], Var]] = [{}]
         self.loading: set[Access] = set()
+        # a value that is not chosen is computed all the same, wherever its coordinates are
+        self.chosen = {
+            access
+            for item in kernel.einsums()
+            for x in walk(item.lift if isinstance(item, Field) else item.body)
+            if isinstance(x, Apply) and x.operator == "where"
+            for branch in x.operands[1:]
+            for access in accesses(branch)
+        }
         self.lives: dict[Value, Value] = {}
         self.shared: dict[Value, Var] = {}
         self.rank = ""
@@ -200,12 +209,6 @@ class Tiles:
                 return self.coordinate(rank, parts, clamped=address)
             case Access():
                 return self.read(x, parts)
-            case Apply("default", (inner, other)):
-                found = self.condition(inner, parts)
-                here = self.wide(inner, parts)
-                if found is None:
-                    return here
-                return Op("where", (found, here, self.wide(other, parts)))
             case Apply("stop_gradient", (inner,)):
                 return self.tile(inner, parts, address=address)
             case Apply("/", (over, under)):
@@ -249,18 +252,6 @@ class Tiles:
             # one reciprocal a row, not one quotient a point
             return Op("*", (x, Op("quotient", (Number(1.0), y))))
         return Op("quotient", (x, y))
-
-    def condition(self, x: Expression, parts: Parts) -> Value | None:
-        """Where a tensor made here exists, as a value; None: everywhere."""
-        conditions = [
-            self.presence[a.tensor]
-            for a in walk(x)
-            if isinstance(a, Access) and self.presence.get(a.tensor) is not None
-        ]
-        values = [self.tile(c, parts) for c in dict.fromkeys(conditions) if c is not None]
-        if not values:
-            return None
-        return values[0] if len(values) == 1 else Op("and", tuple(values))
 
     def read(self, access: Access, parts: Parts) -> Value:
         """Return a tensor made here by its variable; any other is loaded, once a scope."""
@@ -334,7 +325,7 @@ class Tiles:
         if self.cut and self.rank in axes:
             tests.append(Op("<", (Index(self.rank), self.size(self.rank))))
             tests += [self.tile(c, parts) for c in self.row_free if self.guards(c, axes, parts)]
-        if not self.rank or self.cut or self.rank not in axes:
+        if not self.rank or self.cut or self.rank not in axes or access in self.chosen:
             tests += self.extent_tests(access, parts)
         if not tests:
             return None
@@ -360,7 +351,8 @@ class Tiles:
         tests: list[Value] = []
         for position, coordinate in enumerate(access.coordinates):
             extent = f"{access.tensor}_size_{position}"
-            if extent in names:
+            computed = not isinstance(coordinate, RankVariable)
+            if extent in names or (computed and access in self.chosen):
                 value = self.tile(coordinate, parts, address=True)
                 tests.append(Op("<=", (Number(0), value)))
                 tests.append(Op("<", (value, Scalar(extent))))

@@ -71,7 +71,7 @@ def divide(
     short = short_ranks(cascade, sizes, limit, places)
     writers = {e.name: e for e in cascade.einsums}
     order = {e.name: k for k, e in enumerate(cascade.einsums)}
-    crossing = set(captured(cascade))
+    crossing = set(captured(cascade.einsums))
     wanted = [t for t in cascade.outputs if t in writers]
     wanted += [t for t in crossing if t not in wanted]
     plans: dict[str, Group] = {}
@@ -145,13 +145,13 @@ def accesses_of(expression: Expression | None) -> tuple[Access, ...]:
     return () if expression is None else accesses(expression)
 
 
-def captured(cascade: Cascade) -> tuple[str, ...]:
+def captured(einsums: tuple[Einsum, ...]) -> tuple[str, ...]:
     """Tensors that are read elsewhere than they were written, even after ``align``."""
-    writers = {e.name: e for e in cascade.einsums}
+    writers = {e.name: e for e in einsums}
     return tuple(
         dict.fromkeys(
             access.tensor
-            for einsum in cascade.einsums
+            for einsum in einsums
             for access in (*accesses(einsum.body), *accesses_of(einsum.filter))
             if access.tensor in writers and not aligned(access, writers[access.tensor])
         )
@@ -167,7 +167,7 @@ def plan_target(
 ) -> Group:
     """Find the slice of one target and the roles of its ranks."""
     parallel = tuple(r for r in writers[target].ranks if r not in short)
-    cut: set[str] = {t for t in captured(cascade) if t != target}
+    cut: set[str] = {t for t in captured(cascade.einsums) if t != target}
     while True:
         slice = closure(target, writers, order, cut)
         reductions = [(e, long_reduced(e, short)) for e in slice if long_reduced(e, short)]
@@ -237,8 +237,11 @@ def merge(plans: Mapping[str, Group], cascade: Cascade, order: Mapping[str, int]
         plan = plans[name]
         for k, other in enumerate(merged):
             if set(plan.parallel) == set(other.parallel) and plan.streamed == other.streamed:
+                # what one program stores another may read only after the kernel's end
+                if set(reads_of(plan.slice)) & set(other.targets):
+                    continue
                 joined = join(other, plan, order)
-                if not waits(joined, merged[k + 1 :]):
+                if not waits(joined, merged[k + 1 :]) and not captured(joined.slice):
                     merged[k] = joined
                     break
         else:

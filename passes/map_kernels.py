@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ..ir.cascade import Cascade, Einsum
 from ..ir.errors import BackendError
-from ..ir.expression import Apply, Expression, Parameter, Reduce, free_ranks, walk
+from ..ir.expression import Apply, Expression, Parameter, Reduce, free_ranks, rewrite, walk
 from ..ir.mapping import MappedKernel, Role, Traversal
 from ..ir.streaming import Field, Reason, Streaming
 from .divide import Group, closure, reads_of
@@ -48,6 +48,20 @@ def map_kernel(
     writers = {e.name: e for e in cascade.einsums}
     facts = Facts(slice, sizes, shapes, parameters, found, writers)
     collect_presence((*before, *loops), facts)
+    before = tuple(replace(e, body=explicit(e.body, facts)) for e in before)
+    streamings = tuple(
+        replace(
+            s,
+            body=tuple(
+                replace(x, lift=explicit(x.lift, facts))
+                if isinstance(x, Field)
+                else replace(x, body=explicit(x.body, facts))
+                for x in s.body
+            ),
+            finalise=tuple(replace(e, body=explicit(e.body, facts)) for e in s.finalise),
+        )
+        for s in streamings
+    )
     rows = (*tiled, *group.resident)
     traversals = tuple(
         Traversal(
@@ -129,7 +143,8 @@ def loops(
     early = {e.name for e in slice.einsums if e.name not in behind(slice, rank)}
     between = tuple(e for e in rest if e.name not in late | made | early)
     first = (*first[:-1], replace(first[-1], finalise=(*first[-1].finalise, *between)))
-    then, more = loops(known, rank, wanted)
+    open_ones = tuple(t for t in wanted if t in {e.name for e in rest} & late)
+    then, more = loops(known, rank, open_ones) if open_ones else ((), ())
     note = f"one more traversal of {rank} for {reason.tensor}: {reason.text}"
     return (*first, *then), (note, *notes, *more)
 
@@ -199,6 +214,20 @@ def collect_presence(work: tuple[Einsum | Field, ...], facts: Facts) -> None:
                 else:
                     conditions += facts.conditions(body)
                 facts.found[item.name] = facts.settle(conditions)
+
+
+def explicit(expression: Expression, facts: Facts) -> Expression:
+    """Write every ``default(x, y)`` inside as x where it exists, else y."""
+
+    def rule(x: Expression) -> Expression | None:
+        match x:
+            case Apply("default", (inner, other)):
+                test = facts.settle(facts.conditions(inner))
+                return inner if test is None else Apply("where", (test, inner, other), x.at)
+            case _:
+                return None
+
+    return rewrite(expression, rule)
 
 
 def union(conditions: list[Expression | None]) -> Expression | None:
