@@ -74,8 +74,8 @@ def align(
         ranks = tuple(dict.fromkeys(r for c in access.coordinates for r in free_ranks(c)))
         if key not in twins:
             moved = move(writer, access.coordinates, ranks, sizes, parameters)
-            if moved is None:
-                return None
+            if moved is None or (not ranks and moved.filter is not None):
+                return None  # without a rank there is nothing for a filter to stand on
             twins[key] = fresh(f"{access.tensor}_{''.join(ranks) or 'at'}", taken)
             visit(replace(moved, output=replace(moved.output, tensor=twins[key])))
         return Access(twins[key], tuple(RankVariable(r) for r in ranks), access.at)
