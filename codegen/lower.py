@@ -167,8 +167,15 @@ class Lowering(Frames):
         if len(conditions) == 1:
             test = traversal.domain.test
             self.tests = {c: test for c in conditions}
-            tiled = set(self.kernel.ranks("tiled"))
-            self.row_free = tuple(c for c in conjuncts(test) if not depends(c, tiled))
+            # a point that takes no part may still be summed on the way to one that does
+            inner = {
+                r
+                for e in traversal.streaming.body
+                if isinstance(e, Einsum) and isinstance(e.body, Reduce)
+                for r in e.body.ranks
+            }
+            rows = inner | set(self.kernel.ranks("tiled"))
+            self.row_free = tuple(c for c in conjuncts(test) if not depends(c, rows))
         frames = {name for f in fields for name in f.frame}
         # what another field's transport reads must keep its old value until the step ends
         read = {

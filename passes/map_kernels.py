@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ..ir.cascade import Cascade, Einsum
 from ..ir.errors import BackendError
-from ..ir.expression import Apply, Expression, Parameter, Reduce, free_ranks, rewrite, walk
+from ..ir.expression import Apply, Expression, Parameter, Reduce, free_ranks, rewrite, tensors, walk
 from ..ir.mapping import MappedKernel, Role, Traversal
 from ..ir.streaming import Field, Reason, Streaming
 from .divide import Group, closure, reads_of
@@ -45,6 +45,14 @@ def map_kernel(
     loops = tuple(x for s in streamings for x in (*s.body, *s.finalise))
     tiled = choose_tiled((*before, *loops), group)
     found = {n: (stored or {}).get(n) for n in inputs}
+    memory = {*cascade.inputs, *(stored or {})}
+    for tensor, condition in found.items():
+        lost = [] if condition is None else [t for t in tensors(condition) if t not in memory]
+        if lost:
+            raise BackendError(
+                f"{tensor} crosses kernels, and which of its points exist depends on {lost[0]}, which"
+                f" does not; return {lost[0]} too, or give {tensor} a value everywhere with default"
+            )
     writers = {e.name: e for e in cascade.einsums}
     facts = Facts(slice, sizes, shapes, parameters, found, writers)
     collect_presence((*before, *loops), facts)
