@@ -20,6 +20,7 @@ from ..ir.expression import (
     Size,
     accesses,
     free_ranks,
+    tensors,
     walk,
 )
 from ..ir.mapping import MappedKernel
@@ -73,6 +74,7 @@ class Tiles:
         self.scopes: list[list[Statement]] = [self.outer]
         self.loads: list[dict[tuple[str, tuple[Value, ...]], Var]] = [{}]
         self.loading: set[Access] = set()
+        self.computed = {x.tensor if isinstance(x, Field) else x.name for x in kernel.einsums()}
         # a value that is not chosen is computed all the same, wherever its coordinates are
         self.chosen = {
             access
@@ -334,8 +336,12 @@ class Tiles:
     def guards(self, condition: Expression, axes: frozenset[str], parts: Parts) -> bool:
         """Say whether a condition may guard a load along these axes.
 
-        It varies along no other axis, and needs nothing that is itself being loaded.
+        It varies along no other axis, and needs nothing that is itself being loaded or that is
+        still to be computed.
         """
+        made = {tensor for tensor, _ in self.made}
+        if any(t in self.computed and t not in made for t in tensors(condition)):
+            return False
         ranks = free_ranks(condition)
         held = [r for r in ranks if self.roles.get(r) == "resident"]
         return (

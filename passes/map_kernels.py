@@ -50,7 +50,7 @@ def map_kernel(
         lost = [] if condition is None else [t for t in tensors(condition) if t not in memory]
         if lost:
             raise BackendError(
-                f"{tensor} crosses kernels, and which of its points exist depends on {lost[0]}, which"
+                f"{tensor} crosses kernels; which of its points exist depends on {lost[0]}, which"
                 f" does not; return {lost[0]} too, or give {tensor} a value everywhere with default"
             )
     writers = {e.name: e for e in cascade.einsums}

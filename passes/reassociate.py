@@ -22,6 +22,7 @@ from .contraction import (
     Leaf,
     Network,
     Node,
+    Tree,
     TreeWriter,
     best_order,
     einsum_key,
@@ -34,9 +35,11 @@ from .facts import (
     homed,
     infinite_tensors,
     is_finite,
+    is_present,
     is_scalar,
     plain_writers,
     pointwise,
+    present_tensors,
     unsized,
     weight,
 )
@@ -121,11 +124,16 @@ class _Known:
     writers: Mapping[str, Einsum]
     exact: frozenset[str]
     infinite: frozenset[str]
+    present: frozenset[str]
 
     @staticmethod
     def of(cascade: Cascade) -> _Known:
         return _Known(
-            cascade, plain_writers(cascade), exact_tensors(cascade), infinite_tensors(cascade)
+            cascade,
+            plain_writers(cascade),
+            exact_tensors(cascade),
+            infinite_tensors(cascade),
+            present_tensors(cascade),
         )
 
     def contracts(self, einsum: Einsum) -> bool:
@@ -206,6 +214,8 @@ def _plan(
             if e.name not in gone and _makes(e, known)
         }
         total, tree = best_order(network, sizes, partial(_is_made, made))
+        if isinstance(reader.body, Reduce) and not _everywhere(tree, known):
+            return None
         before += _written(reader, sizes)
         after += total
         new[reader.name] = TreeWriter(reader, made, taken).einsums(tree)
@@ -215,6 +225,14 @@ def _plan(
     einsums = tuple(x for e in cascade.einsums for x in new.get(e.name, (e,)))
     changed = without_unread(cascade, replace(cascade, einsums=einsums))
     return None if unsized(cascade, changed) else changed
+
+
+def _everywhere(tree: Tree, known: _Known) -> bool:
+    """Whether a tree's result exists wherever its reader does, as a sum over nothing does."""
+    if isinstance(tree, Leaf):
+        return is_present(tree.expression, known.present, known.writers)
+    parts = (_everywhere(x, known) for x in tree.parts)
+    return bool(tree.summed) or (not tree.conditions and all(parts))
 
 
 def _written(einsum: Einsum, sizes: Mapping[str, int]) -> float:
