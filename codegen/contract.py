@@ -119,7 +119,8 @@ class Contractions(Tiles):
         for access in accesses(lift):
             over = any(isinstance(c, RankVariable) and c.rank == rank for c in access.coordinates)
             made = any(tensor == access.tensor for tensor, _ in self.made)
-            values[access] = ZERO if over and not made else FINITE
+            open_value = UNKNOWN if access.tensor in self.kernel.infinite else FINITE
+            values[access] = ZERO if over and not made else open_value
         return abstract(lift, values, obviously_positive)
 
     def sides(

@@ -28,7 +28,7 @@ from ..ir.expression import (
 from ..ir.mapping import MappedKernel, Traversal
 from ..ir.show import show_expression
 from ..ir.streaming import NEXT, Field
-from .absent import FILLS, FINITE, ZERO, abstract, is_identity, obviously_positive
+from .absent import FILLS, FINITE, UNKNOWN, ZERO, abstract, is_identity, obviously_positive
 from .contract import identity_value
 from .frames import Frames, depends
 from .kernel import Buffer
@@ -207,7 +207,8 @@ class Lowering(Frames):
             concerned = [f for f in fields if self.taking[f.tensor] == condition]
             best: tuple[dict[str, float], set[str]] = ({}, {f.tensor for f in concerned})
             for label, number in (("", 0.0), *FILLS):
-                values: dict[str | Access, str] = dict.fromkeys(self.frames, FINITE)
+                values: dict[str | Access, str] = dict.fromkeys(self.kernel.infinite, UNKNOWN)
+                values |= dict.fromkeys(self.frames, FINITE)  # these are guarded
                 for access in self.streamed_inputs(traversal):
                     # a cut load holds 0 where the rank has ended, not where only a filter cuts
                     values[access] = ZERO if condition is None else FINITE

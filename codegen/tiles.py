@@ -276,6 +276,10 @@ class Tiles:
         for level in range(depth + 1):
             if key in self.loads[level]:
                 return self.loads[level][key]
+        described = self.describes(access.tensor, coordinates)
+        self.loading.add(access)
+        guard = None if described else self.guard(access, axes, parts)
+        self.loading.discard(access)
         ranks = tuple(
             r for c in access.coordinates for r in ([c.rank] if isinstance(c, RankVariable) else [])
         )
@@ -283,10 +287,6 @@ class Tiles:
         if any(v.name == name for level in self.loads for v in level.values()):
             name = self.names.take(name)
         var = Var(name, self.ordered(axes), self.dtypes.get(access.tensor, "float32"))
-        described = self.describes(access.tensor, coordinates)
-        self.loading.add(access)
-        guard = None if described else self.guard(access, axes, parts)
-        self.loading.discard(access)
         self.scopes[depth].append(Load(var, access.tensor, coordinates, guard, described=described))
         self.loads[depth][key] = var
         return var

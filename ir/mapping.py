@@ -59,6 +59,8 @@ class MappedKernel:
     writes : tensors stored, in the cascade's order.
     static : sizes that are compile-time constants (resident ranks).
     reverse : grid ranks whose tiles are issued from the last to the first (longest first).
+    infinite : tensors that may hold an infinity although inputs are finite, e.g. the maximum of a
+        row that may be empty.
     described : tensors whose tiles may be fetched by a tensor descriptor: the last rank contiguous,
         everything else aligned to 16 bytes, a target that has them.
     """
@@ -75,6 +77,7 @@ class MappedKernel:
     partitions: tuple[Partition, ...] = ()
     static: tuple[tuple[str, int], ...] = ()
     reverse: tuple[str, ...] = ()
+    infinite: tuple[str, ...] = ()
     described: tuple[str, ...] = ()
     num_warps: int = 4
     num_stages: int = 2

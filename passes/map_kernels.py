@@ -12,6 +12,7 @@ from ..ir.mapping import MappedKernel, Role, Traversal
 from ..ir.streaming import Field, Reason, Streaming
 from .divide import Group, closure, reads_of
 from .domains import domain
+from .facts import infinite_tensors
 from .presence import Facts
 from .stream import stream
 
@@ -94,6 +95,7 @@ def map_kernel(
         taking=tuple(facts.taking.items()),
         static=tuple((r, sizes[r]) for r in group.resident),
         reverse=tuple(r for r in tiled if any(grows(t, r) for t in traversals)),
+        infinite=tuple(sorted(infinite_tensors(cascade))),
         notes=notes,
     )
 
