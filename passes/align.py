@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -57,7 +58,8 @@ def align(
     """
     einsums: list[Einsum] = []
     writers: dict[str, Einsum] = {}
-    repeated = {e.name for e in cascade.einsums if e.generation is not None}
+    written = Counter(e.name for e in cascade.einsums)
+    repeated = {e.name for e in cascade.einsums if e.generation is not None or written[e.name] > 1}
     twins: dict[tuple[str, tuple[Expression, ...]], str] = {}
     taken = {*cascade.inputs, *cascade.ranks, *(n for n, _ in cascade.parameters)}
     taken |= {e.name for e in cascade.einsums}
