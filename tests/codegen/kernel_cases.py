@@ -19,6 +19,9 @@ from einfall.examples.inputs import make
 from einfall.ir.cascade import Cascade
 from einfall.ir.sizes import bind_parameters, rank_sizes
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+"""Where kernels run; on the CPU, in Triton's interpreter."""
+
 WITHOUT_KERNEL = {"fusemax_1pass": "iterative", "fusemax_cascade3": "iterative"}
 """Examples that no kernel computes, and a word of the refusal."""
 
@@ -35,7 +38,8 @@ def arguments(
     arrays, parameters = make(name, seed=seed, scale=scale)
     given = [torch.from_numpy(numpy.asarray(x)) for x in arrays]
     goal = getattr(torch, dtype)
-    return [x.to(goal) if x.dtype.is_floating_point else x for x in given], parameters
+    narrow = [x.to(goal) if x.dtype.is_floating_point else x for x in given]
+    return [x.to(DEVICE) for x in narrow], parameters
 
 
 def outputs(x: Any) -> tuple[Any, ...]:
@@ -46,7 +50,7 @@ def outputs(x: Any) -> tuple[Any, ...]:
 def relative(got: Any, truth: Any) -> float:
     """Return the relative error in the L2 norm; infinities have to stand at the same points."""
     if isinstance(got, torch.Tensor):
-        got = got.double().numpy()
+        got = got.double().cpu().numpy()
     got, truth = numpy.asarray(got, numpy.float64), numpy.asarray(truth, numpy.float64)
     assert got.shape == truth.shape
     finite = numpy.isfinite(truth)
@@ -70,7 +74,7 @@ def run_nests(
 ) -> tuple[Any, ...]:
     """Run every loop nest in numpy, in float64; return the cascade's outputs."""
     values = bind_parameters(cascade, parameters)
-    memory = {n: x.double().numpy() for n, x in zip(cascade.inputs, tensors, strict=True)}
+    memory = {n: x.double().cpu().numpy() for n, x in zip(cascade.inputs, tensors, strict=True)}
     sizes = rank_sizes(cascade, {n: x.shape for n, x in memory.items()}, values)
     for nest in nests(lowered):
         memory |= run_nest(nest, memory, sizes, values)
@@ -85,7 +89,7 @@ def assert_kernels_agree(
     tiles: Mapping[str, int] | None = None,
 ) -> Lowered:
     """Run a cascade as kernels and compare every output with the interpreter in float64."""
-    truth = outputs(einfall.interpret(cascade, *tensors, **parameters))
+    truth = outputs(einfall.interpret(cascade, *(x.cpu() for x in tensors), **parameters))
     f = einfall.compile(cascade, backend="triton", tiles=tiles)
     found = outputs(f(*tensors, **parameters))
     for output, got, expected in zip(cascade.outputs, found, truth, strict=True):

@@ -75,7 +75,7 @@ def transposed(x: torch.Tensor) -> torch.Tensor:
 
 def sliced(x: torch.Tensor) -> torch.Tensor:
     """Return equal values out of a larger tensor, at an offset, every second one."""
-    large = torch.full([2 * n + 3 for n in x.shape], 7, dtype=x.dtype)
+    large = torch.full([2 * n + 3 for n in x.shape], 7, dtype=x.dtype, device=x.device)
     part = large[tuple(slice(3, 3 + 2 * n, 2) for n in x.shape)]
     part.copy_(x)
     return part
@@ -129,8 +129,9 @@ def test_rows_that_see_nothing() -> None:
     O, L = lowered.plan()(*tensors, **parameters)  # noqa: E741
     assert O.shape[2] == 70
     # the last row sees every column, row 45 none, row 46 the first one
-    assert torch.equal((O[0, 0] == 0).all(-1), torch.arange(70) < 46)
-    assert torch.equal(L[0, 0] == -torch.inf, torch.arange(70) < 46)
+    empty = torch.arange(70, device=O.device) < 46
+    assert torch.equal((O[0, 0] == 0).all(-1), empty)
+    assert torch.equal(L[0, 0] == -torch.inf, empty)
 
 
 def test_a_key_that_is_no_number_harms_those_alone_that_see_it() -> None:

@@ -28,7 +28,7 @@ BRIEF = {"b": 1, "h": 2, "group": 2, "p": 40, "m": 48, "e": 16, "f": 32, "block"
 def test_loop_nest_means_what_the_cascade_means(name: str) -> None:
     cascade = getattr(examples, name)
     tensors, parameters = arguments(name)
-    truth = outputs(einfall.interpret(cascade, *tensors, **parameters))
+    truth = outputs(einfall.interpret(cascade, *(x.cpu() for x in tensors), **parameters))
     lowered = einfall.compile(cascade, tiles=TILES).lower(*tensors, **parameters)
     found = run_nests(cascade, lowered, tensors, parameters)
     for output, got, expected in zip(cascade.outputs, found, truth, strict=True):
