@@ -38,6 +38,7 @@ def compile(
     tiles: Mapping[str, int] | None = None,
     num_warps: int | None = None,
     num_stages: int | None = None,
+    descriptors: bool | None = None,
 ) -> Compiled:
     """Return a callable that computes a cascade.
 
@@ -52,6 +53,8 @@ def compile(
         ``gfx942``; by default the GPU's own architecture, else ``sm_90``.
     tiles : tile sizes by rank, powers of two, instead of the partition's choice.
     num_warps, num_stages : likewise, for every kernel.
+    descriptors : whether tensor descriptors fetch tiles where target and tensors allow it; None
+        where they are expected to pay.
 
     With ``EINFALL_TUNE=quick`` the first call of a shape measures several partitions and keeps the
     fastest, also for later processes.
@@ -62,7 +65,8 @@ def compile(
     """
     if backend not in BACKENDS:
         raise BackendError(f"backend is one of {', '.join(BACKENDS)}; {backend!r} given")
-    return Compiled(cascade, backend, target, dict(tiles or {}), num_warps, num_stages)
+    fixed = (num_warps, num_stages, descriptors)
+    return Compiled(cascade, backend, target, dict(tiles or {}), *fixed)
 
 
 class Compiled:
@@ -76,9 +80,11 @@ class Compiled:
         tiles: dict[str, int],
         num_warps: int | None,
         num_stages: int | None,
+        descriptors: bool | None = None,
     ) -> None:
         self.declared = cascade
         self.num_warps, self.num_stages = num_warps, num_stages
+        self.descriptors = descriptors
         self.backend, self.target, self.tiles = backend, target, tiles
         self._ready: dict[Any, Ready] = {}
         self._lowered: dict[Any, Lowered] = {}
@@ -186,7 +192,13 @@ class Compiled:
             boxes = aligned_inputs(cascade, sizes or {}, named) if goal in DESCRIBING else ()
             values = {**defaults, **parameters}
             known = Known(dict(sizes or {}), {}, values, named, goal, cut, boxes)
-        known = replace(known, num_warps=self.num_warps, num_stages=self.num_stages, choice=choice)
+        known = replace(
+            known,
+            num_warps=self.num_warps,
+            num_stages=self.num_stages,
+            descriptors=self.descriptors,
+            choice=choice,
+        )
         key = _lowering_key(cascade, known)
         if key not in self._lowered:
             self._lowered[key] = lower_cascade(cascade, known)
@@ -332,8 +344,8 @@ def _lowering_key(cascade: Cascade, known: Known) -> Any:
     values = tuple((n, v, type(v).__name__) for n, v in known.parameters.items())
     return (
         widths, exact, values, tuple(known.dtypes.items()), known.target,
-        tuple(known.tiles.items()), known.described, known.num_warps, known.num_stages,
-        known.choice,
+        tuple(known.tiles.items()), known.described, known.descriptors,
+        known.num_warps, known.num_stages, known.choice,
     )  # fmt: skip
 
 

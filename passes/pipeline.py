@@ -43,6 +43,7 @@ class Known:
     num_warps, num_stages : instead of the partition's choice (None: its own).
     choice : which of the partition's configurations is taken, the best guess being number 0.
     described : inputs of which a tensor descriptor may fetch boxes.
+    descriptors : whether descriptors are used where they may be (None: where they pay).
     """
 
     sizes: Mapping[str, int] = field(default_factory=dict)
@@ -52,6 +53,7 @@ class Known:
     target: str = "sm_90"
     tiles: Mapping[str, int] = field(default_factory=dict)
     described: tuple[str, ...] = ()
+    descriptors: bool | None = None
     num_warps: int | None = None
     num_stages: int | None = None
     choice: int = 0
@@ -165,7 +167,10 @@ def cut_groups(
         )
         presence = dict(kernel.presence)
         stored |= {t: presence[t] for t in group.targets}
-        described = known.described if worth_describing(kernel, known.sizes) else ()
+        pays = known.descriptors
+        if pays is None:
+            pays = worth_describing(kernel, known.sizes)
+        described = known.described if pays else ()
         kernels.append(
             partition(
                 replace(kernel, described=described),
