@@ -20,6 +20,7 @@ from ..ir.expression import (
     Expression,
     RankVariable,
     Reduce,
+    children,
     free_ranks,
 )
 from ..ir.streaming import Reason
@@ -30,7 +31,7 @@ from .ranges import Ranges, ranges
 from .separate import Parts, Stuck, late_tensors, separate, sum_parts
 from .stream_inline import Inliner
 from .stream_pieces import Piece, Plan, expand, join_pieces
-from .stream_presence import conditions, conjuncts, distinct
+from .stream_presence import conditions, conjuncts, distinct, without
 from .stream_refusal import refuse
 from .stream_roles import compares_whole_fiber, reads_elsewhere
 from .stream_symbolic import simplified
@@ -211,6 +212,13 @@ class Planner(Inliner):
             stay, rest = self.frame_terms(s, frozenset(frame))
             shifts.append(replace(s, late=stay))
             rests.append(rest)
+        moving = [t.expression for e in kept for t in e.late]
+        moving += [t.expression for x in shifts for t in x.late]
+        # a product alone takes no points in
+        narrow = [x for x in moving if start.reduced and not self.reached(x, start.presence)]
+        if narrow:
+            name = late_tensors(narrow, frozenset(frame))[0]
+            return self.not_yet(einsum.name, f"its frame {name} is taken over fewer points")
         inside = [p.base for p in weight] + [t.expression for rest in rests for t in rest]
         inside += [t.expression for e in kept for t in e.late]
         start = self.kept(start, inside)
@@ -221,6 +229,20 @@ class Planner(Inliner):
             late = (*shifts[0].late, *rests[0])
             return tuple(self.moments(scale, replace(shifts[0], late=late), einsum))
         return tuple(expand(scale, shifts, rests))
+
+    def reached(self, frame: Expression, presence: tuple[Expression, ...]) -> bool:
+        """Whether a frame has left its identity as soon as a point with this presence is taken in.
+
+        Until then it is read as 0, and what was taken relative to that would not move with it.
+        """
+        match frame:
+            case Access(tensor=tensor) if tensor in self.accumulators:
+                one = self.accumulators[tensor]
+                return one.reducer not in ("max", "min") or not without(one.presence, presence)
+            case Apply("max" | "min", operands):
+                return any(self.reached(x, presence) for x in operands)
+            case _:
+                return all(self.reached(x, presence) for x in children(frame))
 
     def kept(self, start: Accumulator, weights: Iterable[Expression]) -> Accumulator:
         """Keep the other reduced ranks in which a weight or a frame varies."""
