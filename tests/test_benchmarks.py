@@ -29,7 +29,7 @@ def small(row: Row) -> Row:
 
 
 def test_rows_are_those_of_the_table() -> None:
-    assert len(BY_NAME) == len(ROWS) == 17
+    assert len(BY_NAME) == len(ROWS) == 23
     for row in ROWS:
         assert row.batch * row.n == max(TOKENS, row.n)
         assert row.name in ("gqa-d128-n4096",) or row.heads * row.d == 2048
@@ -157,3 +157,14 @@ def test_cost_of_a_call_is_per_call() -> None:
 def test_without_a_gpu_the_rows_can_be_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert forward.main(["--list", "--rows", "window*"]) == 0
     assert capsys.readouterr().out.startswith("window-d128-n32768")
+
+
+def test_panels_group_rows_by_feature_size_and_filter() -> None:
+    from einfall.examples.benchmarks.plot import panels
+
+    rows = [{"name": f"full-d64-n{n}", "d": 64, "n": n, "flops": n * 10**9} for n in (1024, 4096)]
+    rows.append({"name": "window-d128-n32768", "d": 128, "n": 32768, "flops": 10**12})
+    results = [{"row": row["name"], "who": OURS, "milliseconds": [1.0, 2.0, 4.0]} for row in rows]
+    results.append({"row": "full-d64-n1024", "who": "flex", "milliseconds": []})
+    found = panels({"rows": rows, "results": results})
+    assert found == {"full, 64 features": {OURS: {1024: 512.0, 4096: 2048.0}}}

@@ -21,6 +21,8 @@ class Result:
     errors : against float64, O first.
     refusal : why nothing was measured, "" if something was.
     first_call : seconds to the first result, compilation and tuning included.
+    least : milliseconds below which the roofline of the machine lets no kernel of ours get; 0 where
+        it is not known.
     """
 
     row: str
@@ -29,6 +31,7 @@ class Result:
     errors: tuple[float, ...] = ()
     refusal: str = ""
     first_call: float = 0.0
+    least: float = 0.0
 
     @property
     def ms(self) -> float:
@@ -71,7 +74,8 @@ class Table:
 
     def lines(self) -> list[list[str]]:
         """Return the table's cells, the headings first: TFLOP/s, and our time against the best."""
-        heads = ["row", OURS, *self.peers(), "ms", "best peer / ours", "error / best peer's"]
+        heads = ["row", OURS, *self.peers(), "ms", "roofline / ours", "best peer / ours"]
+        heads.append("error / best peer's")
         lines = [heads]
         for row in self.rows:
             ours, best, ratio = self.of(row, OURS), self.best(row), self.error_ratio(row)
@@ -85,6 +89,7 @@ class Table:
                     row.name + mark,
                     *rates,
                     f"{ours.ms:.3f}" if ours else "-",
+                    f"{ours.least / ours.ms:.2f}" if ours and ours.least else "-",
                     f"{best.ms / ours.ms:.2f} ({best.who})" if ours and best else "-",
                     f"{ratio:.2f}" if ratio is not None else "-",
                 ]
