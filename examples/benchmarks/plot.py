@@ -73,9 +73,9 @@ def draw(data: Mapping[str, Any], path: Path) -> None:
         ax.set_xticks(range(len(lengths)), [str(n) for n in lengths])
         ax.set_title(title, fontsize=10)
         ax.grid(axis="y", color="#dddddd")
-        ax.set_ylim(bottom=0)
     for ax in axes[:, 0]:
         ax.set_ylabel("TFLOP/s")
+    axes.flat[0].set_ylim(bottom=0)  # shared by all, so only when everything is drawn
     handles, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncols=len(labels), frameon=False)
     machine = data["machine"]
