@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..ir.cascade import Einsum
-from ..ir.domain import Domain
+from ..ir.domain import Domain, Walk
 from ..ir.mapping import MappedKernel, Traversal
 from ..ir.show import show_expression
 from ..ir.streaming import Field
@@ -53,12 +53,28 @@ class TilesExplanation:
 
 
 @dataclass(frozen=True, slots=True)
+class ListExplanation:
+    """A list that a loop walks: ``entry`` stands at position ``rank``, ``width`` points each.
+
+    ends : how many positions. kept : which of them count. tests : conditions on the points.
+    """
+
+    entry: str
+    rank: str
+    width: int
+    ends: tuple[str, ...]
+    kept: str | None
+    tests: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class LoopExplanation:
     """One walk of a rank by one kernel.
 
     fields : the accumulators, in order. body : what is computed a tile at a time. finalise : what
     is made of the accumulators. reads : tensors of memory read along the rank. test : the condition
-    on partial tiles. exact : False where every tile is tested. tiles : None, with the reason in
+    on partial tiles. exact : False where every tile is tested. lists : those that are walked after
+    that. tiles : None, with the reason in
     ``open``, where they could not be counted.
     """
 
@@ -74,6 +90,7 @@ class LoopExplanation:
     notes: tuple[str, ...]
     tiles: TilesExplanation | None
     open: str
+    lists: tuple[ListExplanation, ...] = ()
 
 
 def explain_loop(kernel: MappedKernel, traversal: Traversal, facts: Facts) -> LoopExplanation:
@@ -103,6 +120,21 @@ def explain_loop(kernel: MappedKernel, traversal: Traversal, facts: Facts) -> Lo
             tiles.live_density,
         ),
         reason,
+        tuple(explain_list(x) for x in traversal.walks),
+    )
+
+
+def explain_list(found: Walk) -> ListExplanation:
+    """Return a walk along a list as notation."""
+    tests = dict.fromkeys(t for _, t in found.tests if t is not None)
+    kept = found.positions.test
+    return ListExplanation(
+        show_expression(found.entry),
+        found.rank,
+        found.width,
+        tuple(show_expression(r.end) for r in found.positions.ranges),
+        None if kept is None else show_expression(kept),
+        tuple(show_expression(t) for t in tests),
     )
 
 

@@ -161,7 +161,15 @@ def visited(loop: LoopExplanation) -> Iterator[str]:
         yield f"  {then} {loop.rank} from {r.begin} to {r.end}"
         if (r.full_begin, r.full_end) != (r.begin, r.end):
             yield f"    tiles between {r.full_begin} and {r.full_end} have all their points"
-    if not loop.ranges:
+    for x in loop.lists:
+        what = "coordinate" if x.width == 1 else f"block of {x.width}"
+        yield f"  {'then ' * bool(loop.ranges)}each {what} that {x.entry} names"
+        yield f"    for {x.rank} below {' and '.join(x.ends)}" + (
+            f", if {x.kept}" if x.kept else ""
+        )
+        for test in x.tests:
+            yield f"    tests there: {test}"
+    if not loop.ranges and not loop.lists:
         yield "  visits nothing: no point exists"
     if loop.test is not None:
         where = "partial tiles" if loop.exact else "every tile"

@@ -18,6 +18,7 @@ from ..ir.domain import Domain
 from ..ir.errors import PassError, ShapeError
 from ..ir.expression import Expression, RankVariable, Size, walk
 from ..ir.mapping import MappedKernel, Traversal
+from ..ir.show import show_expression
 from ..ir.sizes import tensor_shape
 from ..passes.domains import executed_density
 
@@ -117,6 +118,8 @@ def visits(kernel: MappedKernel, traversal: Traversal, facts: Facts) -> Visits |
     missing = facts.missing(kernel)
     if missing:
         return f"sizes of {', '.join(missing)} are open"
+    if traversal.walks:
+        return f"{', '.join(show_expression(w.entry) for w in traversal.walks)} decides"
     sizes, domain, rank = facts.sizes, traversal.domain, traversal.streaming.rank
     tiled = kernel.ranks("tiled")
     tiles = {r: kernel.partition(r).tile for r in (*tiled, rank)}

@@ -43,6 +43,7 @@ class Plan:
     cascade: Cascade
     outputs: tuple[str, ...]
     given: tuple[tuple[str, int], ...] = ()
+    mapped: Cascade | None = None
     ready: dict[Any, Ready] = field(default_factory=dict, compare=False, repr=False)
 
     def __call__(
@@ -81,6 +82,8 @@ class Plan:
         inputs = dict(zip(self.cascade.inputs, tensors, strict=True))
         shapes = {name: tuple(tensor.shape) for name, tensor in inputs.items()}
         sizes = rank_sizes(self.cascade, shapes, values, dict(self.given))
+        if self.mapped is not None:
+            sizes = mapped_sizes(self.mapped, shapes, values, sizes)
         strides = {name: tuple(tensor.stride()) for name, tensor in inputs.items()}
 
         slots = {name: slot for slot, name in enumerate(inputs)}
@@ -113,11 +116,13 @@ def plan(
     *,
     outputs: Sequence[str] | None = None,
     given: Mapping[str, int] | None = None,
+    mapped: Cascade | None = None,
 ) -> Plan:
     """Return the plan that runs ``kernels`` in order and returns ``outputs``.
 
     outputs : tensor names; the cascade's outputs if None.
     given : sizes of ranks that no argument's shape tells, or that the kernels fix.
+    mapped : the cascade after all passes, which may have ranks of its own.
 
     Raises
     ------
@@ -146,7 +151,22 @@ def plan(
             raise VerificationError(
                 f"no kernel of {cascade.name} writes its output {name}; please report this"
             )
-    return Plan(tuple(kernels), cascade, wanted, tuple((given or {}).items()))
+    return Plan(tuple(kernels), cascade, wanted, tuple((given or {}).items()), mapped)
+
+
+def mapped_sizes(
+    mapped: Cascade,
+    shapes: Mapping[str, tuple[int, ...]],
+    parameters: Mapping[str, Scalar],
+    sizes: Mapping[str, int],
+) -> dict[str, int]:
+    """Return the sizes with those of ranks that passes have made."""
+    if set(mapped.ranks) <= set(sizes):
+        return dict(sizes)
+    known = {rank: n for rank, n in sizes.items() if rank in mapped.ranks}
+    read = {name: shapes[name] for name in mapped.inputs}
+    values = {name: x for name, x in parameters.items() if name in dict(mapped.parameters)}
+    return {**sizes, **rank_sizes(mapped, read, values, known)}
 
 
 def ready(

@@ -12,6 +12,7 @@ it. Both emitters print this level, neither looks further up.
               | Fold(var, value, axis, reducer)        g = max over axis of value
               | Store(tensor, coordinates, value, guard)
               | Loop(rank, first, begin, end, tile, body)
+              | Place(axis, value)                     m_first = block * 64
               | Comment(text)
     value     = Ref(var) | Number | Scalar(name) | Index(axis) | Op(operator, operands) | Cast
 
@@ -89,10 +90,14 @@ class Scalar:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """The coordinates along an axis; ``clamped`` ones never pass the rank's last coordinate."""
+    """The coordinates along an axis; ``clamped`` ones never pass the rank's last coordinate.
+
+    ``row``: counted from the first of the tile.
+    """
 
     axis: str
     clamped: bool = False
+    row: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,13 +191,21 @@ class Loop:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Say where a tile of an axis begins, in a loop that does not walk the axis in order."""
+
+    axis: str
+    value: Value
+
+
+@dataclass(frozen=True, slots=True)
 class Comment:
     """A line for the reader."""
 
     text: str
 
 
-Statement = Let | Load | Dot | Fold | Store | Loop | Comment
+Statement = Let | Load | Dot | Fold | Store | Loop | Place | Comment
 
 
 @dataclass(frozen=True, slots=True)

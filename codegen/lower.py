@@ -8,11 +8,12 @@ tiles, tiles cut at the end; the whole tiles carry no test.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
 from ..ir.cascade import Einsum
+from ..ir.domain import Walk
 from ..ir.expression import (
     Access,
     Apply,
@@ -30,8 +31,9 @@ from ..ir.show import show_expression
 from ..ir.streaming import NEXT, Field
 from .absent import FILLS, FINITE, UNKNOWN, ZERO, abstract, is_identity, obviously_positive
 from .contract import identity_value
-from .frames import Frames, depends
+from .frames import depends
 from .kernel import Buffer
+from .lists import Lists, scaled
 from .loop_nest import (
     Comment,
     Index,
@@ -72,7 +74,7 @@ def lower(
     return replace(Lowering(kernel, dtypes).nest(buffers), title=title)
 
 
-class Lowering(Frames):
+class Lowering(Lists):
     """Lowering of einsums, loops and stores."""
 
     fills: dict[str, float]
@@ -154,7 +156,30 @@ class Lowering(Frames):
         for begin, end, cut in self.sections(traversal, Scalar(tile)):
             body = self.step(traversal, cut)
             self.say(Loop(self.rank, first, begin, end, tile, tuple(body), cut))
+        for item in traversal.walks:
+            self.follow(traversal, item)
         self.rank, self.fills, self.row_free, self.frames = "", {}, (), set()
+
+    def follow(self, traversal: Traversal, walk: Walk) -> None:
+        """Write the loop along one list."""
+        rank = self.rank
+        self.tests = dict(walk.tests)
+        self.clear_rows(traversal)
+        axis = self.axes[rank]
+        slot = self.names.take(f"{rank}_slot")
+        width = Number(walk.width)
+        for k, r in enumerate(walk.positions.ranges):
+            tag = f"_{k}" if len(walk.positions.ranges) > 1 else ""
+            begin = scaled(self.tile(r.begin, {}), width)
+            end = scaled(self.tile(r.end, {}), width)
+            if walk.within is not None:
+                end = Op("where", (self.tile(walk.within, {}), end, Number(0)))
+            begin = self.bound(f"{slot}_begin{tag}", begin)
+            end = self.bound(f"{slot}_end{tag}", end)
+            place = partial(self.place, walk, slot, end)
+            body = self.step(traversal, True, place)
+            self.at = {}
+            self.say(Loop(rank, slot, begin, end, axis.constant, tuple(body), True))
 
     def prepare(self, traversal: Traversal) -> None:
         """Find the tests of cut tiles and what stands at points that do not exist."""
@@ -162,20 +187,10 @@ class Lowering(Frames):
         conditions = dict.fromkeys(self.taking[f.tensor] for f in fields)
         # a tile that one condition leaves whole another may cut
         self.several = len(conditions) > 1
-        self.tests = {}
-        self.row_free = ()
+        self.tests, self.row_free = dict(traversal.tests), ()
         if len(conditions) == 1:
-            test = traversal.domain.test
-            self.tests = {c: test for c in conditions}
-            # a point that takes no part may still be summed on the way to one that does
-            inner = {
-                r
-                for e in traversal.streaming.body
-                if isinstance(e, Einsum) and isinstance(e.body, Reduce)
-                for r in e.body.ranks
-            }
-            rows = inner | set(self.kernel.ranks("tiled"))
-            self.row_free = tuple(c for c in conjuncts(test) if not depends(c, rows))
+            self.tests = {c: traversal.domain.test for c in conditions}
+        self.clear_rows(traversal)
         frames = {name for f in fields for name in f.frame}
         # what another field's transport reads must keep its old value until the step ends
         read = {
@@ -189,6 +204,22 @@ class Lowering(Frames):
         self.frames = frames
         self.reducer = {f.tensor: f.reducer for f in fields}
         self.fills, self.selected = self.choose_fills(traversal)
+
+    def clear_rows(self, traversal: Traversal) -> None:
+        """Find the parts of the one test that concern no row of a tile: those guard loads."""
+        tests = list(self.tests.values())
+        if len(tests) != 1:
+            self.row_free = ()
+            return
+        # a point that takes no part may still be summed on the way to one that does
+        inner = {
+            r
+            for e in traversal.streaming.body
+            if isinstance(e, Einsum) and isinstance(e.body, Reduce)
+            for r in e.body.ranks
+        }
+        rows = inner | set(self.kernel.ranks("tiled"))
+        self.row_free = tuple(c for c in conjuncts(tests[0]) if not depends(c, rows))
 
     def choose_fills(self, traversal: Traversal) -> tuple[dict[str, float], set[str]]:
         """Choose what stands at absent points, and the fields that need a select of their own.
@@ -278,11 +309,18 @@ class Lowering(Frames):
             return value
         return Ref(self.let(self.names.take(name), value, (), "int32"))
 
-    def step(self, traversal: Traversal, cut: bool) -> list[Statement]:
-        """Write one tile's work: einsums in the new frame, accumulators carried along."""
+    def step(
+        self, traversal: Traversal, cut: bool, place: Callable[[], None] | None = None
+    ) -> list[Statement]:
+        """Write one tile's work: einsums in the new frame, accumulators carried along.
+
+        ``place`` says where the tile lies, in a loop that does not walk the rank in order.
+        """
         outside, taken = dict(self.made), set(self.names.taken)
         self.enter(cut)
         self.old = {}
+        if place is not None:
+            place()
         moved: list[tuple[Var, Var]] = []
         for item in traversal.streaming.body:
             if isinstance(item, Einsum):

@@ -26,6 +26,7 @@ from .loop_nest import (
     Nest,
     Number,
     Op,
+    Place,
     Ref,
     Scalar,
     Statement,
@@ -113,6 +114,8 @@ class Program:
                     for at in range(start_, stop, int(self.scalars[tile])):
                         self.scalars[first] = at
                         self.run(body)
+                case Place(axis=axis, value=value):
+                    self.scalars[self.nest.axis(axis).first] = int(self.value(value, ()))
                 case _:
                     continue
 
@@ -139,6 +142,8 @@ class Program:
             case Ref(var=var):
                 own, array = self.variables[var.name]
                 return expand(array, own, axes)
+            case Index(axis=name, row=True):
+                return expand(np.arange(self.width(name)), (name,), axes)
             case Index(axis=name, clamped=clamped):
                 axis = self.nest.axis(name)
                 first = int(self.scalars[axis.first]) if axis.first else axis.offset

@@ -17,6 +17,7 @@ from .loop_nest import (
     Loop,
     Nest,
     Op,
+    Place,
     Scalar,
     Statement,
     Store,
@@ -58,6 +59,7 @@ def sign(
     ]
     arguments += [Argument("size", name, rank=r) for r, name in size_names.items()]
     known = {g.rank for g in grid} | {a.first for a in axes.values()}
+    known |= {s.first for s in statements(body) if isinstance(s, Loop)}
     known |= {f"{r}_last" for r in kernel.ranks("tiled")} | {a.constant for a in axes.values()}
     for name in used:
         if name in known or name.startswith("size("):
@@ -112,7 +114,7 @@ def scalars(body: tuple[Statement, ...]) -> Iterator[Scalar]:
 def values(statement: Statement) -> tuple[Value, ...]:
     """Return the values that a statement reads."""
     match statement:
-        case Let(value=value) | Fold(value=value):
+        case Let(value=value) | Fold(value=value) | Place(value=value):
             return (value,)
         case Load(coordinates=coordinates, guard=guard):
             return (*coordinates, *(() if guard is None else (guard,)))

@@ -87,6 +87,8 @@ class Tiles:
         self.lives: dict[Value, Value] = {}
         self.shared: dict[Value, Var] = {}
         self.rank = ""
+        self.at: dict[str, Value] = {}
+        self.inside: tuple[Value, ...] = ()
         self.cut = False
         self.row_free: tuple[Expression, ...] = ()
         self.tests: dict[Expression | None, Expression | None] = {}
@@ -145,6 +147,8 @@ class Tiles:
 
     def coordinate(self, rank: str, parts: Parts, clamped: bool = False) -> Value:
         """Return a rank's coordinate, as a scalar or along its axis."""
+        if rank in self.at:
+            return self.at[rank]
         axis = self.axis(rank, parts)
         if axis is None:
             return Scalar(self.axes[rank].first if rank in self.axes else rank)
@@ -312,20 +316,20 @@ class Tiles:
     def reads_moving(self, access: Access) -> bool:
         """Whether a coordinate reads a tensor that the loop moves (a gather through a list)."""
         return any(
-            isinstance(x, RankVariable) and x.rank == self.rank
+            isinstance(x, RankVariable) and x.rank in {self.rank, *self.at}
             for c in access.coordinates
             for x in walk(c)
         )
 
     def guard(self, access: Access, axes: frozenset[str], parts: Parts) -> Value | None:
         """Return the condition under which a load may touch memory; None: it always may."""
-        tests: list[Value] = []
+        tests = [x for x in self.inside if value_axes(x) <= axes]
         for name in self.ordered(axes):
             axis = self.axes[name]
             if axis.padded:
                 tests.append(Op("<", (Index(name), Number(axis.offset + axis.valid))))
-        if self.cut and self.rank in axes:
-            tests.append(Op("<", (Index(self.rank), self.size(self.rank))))
+        if self.cut and self.rank in axes and not self.inside:
+            tests.append(Op("<", (self.coordinate(self.rank, parts), self.size(self.rank))))
             tests += [self.tile(c, parts) for c in self.row_free if self.guards(c, axes, parts)]
         if not self.rank or self.cut or self.rank not in axes or access in self.chosen:
             tests += self.extent_tests(access, parts)
@@ -369,9 +373,11 @@ class Tiles:
         test = self.tests.get(condition, condition)
         tests = [] if test is None else [self.tile(test, parts)]
         if self.axes[self.rank].width > 1:
-            tests.insert(0, Op("<", (Index(self.rank), self.size(self.rank))))
+            tests.insert(0, Op("<", (self.coordinate(self.rank, parts), self.size(self.rank))))
         if not tests:
             return Number(True)
+        if Number(False) in tests:
+            return Number(False)
         inside = tests[0] if len(tests) == 1 else Op("and", tuple(tests))
         if inside not in self.lives:
             name = "live" if not self.lives else f"live_{len(self.lives) + 1}"

@@ -24,6 +24,7 @@ from .loop_nest import (
     Nest,
     Number,
     Op,
+    Place,
     Ref,
     Scalar,
     Statement,
@@ -75,10 +76,13 @@ class Printer:
         }
         taken = [a.name for a in nest.arguments] + [g.rank for g in nest.grid]
         taken += [v for a in nest.axes for v in (a.name, a.first)]
+        taken += [s.first for s in statements(nest.statements) if isinstance(s, Loop)]
         taken += [s.var.name for s in statements(nest.statements) if hasattr(s, "var")]
         self.names = Names(tuple(taken))
         self.bases: dict[str, str] = {}
         self.helpers: dict[str, None] = {}
+        self.moving = {s.first for s in statements(nest.statements) if isinstance(s, Loop)}
+        self.placed: set[str] = set()
         self.lines: list[str] = []
         self.depth = 1
 
@@ -199,6 +203,11 @@ class Printer:
                 self.add(f"tl.store({address}, {stored}.to({tensor}.dtype.element_ty){rest})")
             case Loop(rank=rank, first=first, begin=begin, end=end, tile=tile, body=body):
                 self.loop(rank, first, begin, end, tile, body)
+            case Place(axis=axis, value=value):
+                first = self.axes[axis].first
+                self.add(f"{first} = {self.value(value, ())}")
+                if axis in self.placed:
+                    self.add(f"{axis} = {first} + {self.axes[axis].rank}_row")
 
     def loop(
         self,
@@ -219,9 +228,12 @@ class Printer:
         self.add("")
         self.add(f"for {first} in tl.range({bounds}, {tile}):")
         self.depth += 1
-        axis = next(a.name for a in self.nest.axes if a.first == first)
+        axis = next(a.name for a in self.nest.axes if a.rank == rank and a.first)
         if any(uses_coordinate(s, axis) for s in statements(body)):
-            self.add(f"{axis} = {first} + {rank}_row")
+            if first == self.axes[axis].first:
+                self.add(f"{axis} = {first} + {rank}_row")
+            else:
+                self.placed.add(axis)
         for s in body:
             self.statement(s)
         self.depth -= 1
@@ -325,9 +337,9 @@ class Printer:
             case Ref():
                 return True
             case Scalar(name=name):
-                return any(a.first == name for a in self.nest.axes) and not any(
-                    f"{g.rank}_first" == name for g in self.nest.grid
-                )
+                still = any(f"{g.rank}_first" == name for g in self.nest.grid)
+                walked = any(a.first == name for a in self.nest.axes)
+                return name in self.moving or (walked and not still)
             case Op(operands=operands):
                 return any(self.varies(x) for x in operands)
             case Cast(value=inner):
@@ -391,6 +403,8 @@ class Printer:
                 return self.expand(var.name, var.axes, axes), ATOM
             case Index(axis=name, clamped=clamped):
                 own = self.axes[name]
+                if value.row:
+                    return self.expand(f"{own.rank}_row", (name,), axes), ATOM
                 text = f"({own.rank}_first + {own.rank}_safe)" if clamped and own.first else name
                 return self.expand(text, (name,), axes), ATOM
             case Cast(value=inner, dtype=dtype) if not value_axes(inner):
@@ -476,8 +490,8 @@ def uses_coordinate(statement: Statement, axis: str) -> bool:
 def has_index(value: Value, axis: str) -> bool:
     """Whether a value reads the coordinates along an axis."""
     match value:
-        case Index(axis=name):
-            return name == axis
+        case Index(axis=name, row=row):
+            return name == axis and not row
         case Op(operands=operands):
             return any(has_index(x, axis) for x in operands)
         case Cast(value=inner):

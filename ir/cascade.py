@@ -2,7 +2,7 @@
 
 ::
 
-    cascade = Cascade(name, inputs, parameters, einsums, outputs)
+    cascade = Cascade(name, inputs, parameters, einsums, outputs, unique)
     einsum  = Einsum(output, body, filter)
                 S[b, h, p, m: m <= p] = sum[e](Q[b, h, p, e] * K[b, h, m, e])
 
@@ -105,6 +105,7 @@ class Cascade:
 
     ``inputs`` are tensors in the order of the ``def``; ``parameters`` are scalars with their
     default (None where a value must be given); ``outputs`` are tensors in the order of ``return``.
+    ``unique`` are inputs declared so: a list that is read from one holds no coordinate twice.
     """
 
     name: str
@@ -112,6 +113,7 @@ class Cascade:
     parameters: tuple[tuple[str, Scalar | None], ...]
     einsums: tuple[Einsum, ...]
     outputs: tuple[str, ...]
+    unique: tuple[str, ...] = ()
 
     @property
     def ranks(self) -> tuple[str, ...]:

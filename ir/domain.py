@@ -42,3 +42,28 @@ class Domain:
     test: Expression | None = None
     exact: bool = True
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """Coordinates of a streamed rank that a list names, each once, in the order of the list.
+
+    rank : the rank of the list's positions.
+    entry : what stands at a position: the number of a block of ``width`` coordinates, or the
+        coordinate itself (width 1).
+    positions : which positions are visited; its ``test`` says which of those count.
+    within : the list exists for these rows (None: always).
+    tests : for each condition of the traversal, what is left of it at a point of the list.
+    sure : every entry lies in the streamed rank; else those outside name no point.
+
+    Expressions here follow a tile of rows by ``p_first``, as bounds do: the rows of a tile have one
+    list.
+    """
+
+    rank: str
+    entry: Expression
+    width: int
+    positions: Domain
+    within: Expression | None = None
+    tests: tuple[tuple[Expression | None, Expression | None], ...] = ()
+    sure: bool = False

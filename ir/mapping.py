@@ -4,7 +4,7 @@
 
     mapping   = Mapping(cascade, kernels)
     kernel    = MappedKernel(name, roles, before, traversals, after, writes, partitions, ...)
-    traversal = Traversal(streaming, domain)                        one sequential loop
+    traversal = Traversal(streaming, domain, walks)                 one sequential loop, or several
     role      = grid       one coordinate of the rank for each program
               | tiled      a tile of the rank for each program; the tile's rows run side by side
               | streamed   the rank that the loop walks, a tile at a time
@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from .cascade import Cascade, Einsum
-from .domain import Domain
+from .domain import Domain, Walk
 from .expression import Expression
 from .streaming import Field, Streaming
 
@@ -30,10 +30,17 @@ Role = Literal["grid", "tiled", "streamed", "resident"]
 
 @dataclass(frozen=True, slots=True)
 class Traversal:
-    """One loop over a streamed rank; ``domain`` says which of its tiles a tile of rows visits."""
+    """One loop over a streamed rank; ``domain`` says which of its tiles a tile of rows visits.
+
+    walks : lists whose entries are visited after that; no point is visited twice.
+    tests : for each condition of the traversal, what is left of it outside the lists; empty where
+        there are none.
+    """
 
     streaming: Streaming
     domain: Domain
+    walks: tuple[Walk, ...] = ()
+    tests: tuple[tuple[Expression | None, Expression | None], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +68,7 @@ class MappedKernel:
     reverse : grid ranks whose tiles are issued from the last to the first (longest first).
     infinite : tensors that may hold an infinity although inputs are finite, e.g. the maximum of a
         row that may be empty.
+    steps : for a tiled rank, a number that its tile has to divide: the rows of a tile share a list.
     described : tensors whose tiles may be fetched by a tensor descriptor: the last rank contiguous,
         everything else aligned to 16 bytes, a target that has them.
     """
@@ -78,6 +86,7 @@ class MappedKernel:
     static: tuple[tuple[str, int], ...] = ()
     reverse: tuple[str, ...] = ()
     infinite: tuple[str, ...] = ()
+    steps: tuple[tuple[str, int], ...] = ()
     described: tuple[str, ...] = ()
     num_warps: int = 4
     num_stages: int = 2

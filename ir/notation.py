@@ -12,6 +12,8 @@
   after it are parameters. A free name that is no rank is a parameter too.
 * Without a ``def``, tensors read and never written are the inputs, in order of first reading.
 * Without a ``return``, the output is the one tensor that nothing reads.
+* An input may be declared ``Blocks: unique``: a list read from it, ``m in Blocks[p]``, holds no
+  coordinate twice. Without that it is a set all the same, which costs a kernel that finds out.
 * Every ``def`` above the last one is a shorthand, local to the text.
 
 The text is a part of Python's grammar and is never executed. How a line is read is said in
@@ -93,6 +95,7 @@ def _read(source: Source, statements: list[ast.stmt], decorated: bool = False) -
         tuple(parameters.items()),
         tuple(einsums),
         _outputs(text, einsums),
+        () if text.definition is None else text.definition.unique,
     )
     return verify(found, text.places())
 

@@ -38,7 +38,8 @@ _STATEMENTS: dict[type[ast.AST], str] = {
 class Definition:
     """A ``def`` as written: ``arguments`` before the star, ``keywords`` after it.
 
-    ``defaults`` has the arguments that are given one (None for ``=None``).
+    ``defaults`` has the arguments that are given one (None for ``=None``); ``unique`` names those
+    that are declared so, ``Blocks: unique``. Other annotations are the reader's own.
     """
 
     name: str
@@ -49,6 +50,15 @@ class Definition:
     defaults: dict[str, Scalar | None]
     lines: tuple[ast.Assign, ...]
     returned: ast.Return | None
+
+    @property
+    def unique(self) -> tuple[str, ...]:
+        """The arguments that are declared unique."""
+        return tuple(
+            x.arg
+            for x in self.arguments
+            if isinstance(x.annotation, ast.Name) and x.annotation.id == "unique"
+        )
 
 
 def read_definition(node: ast.FunctionDef, source: Source) -> Definition:

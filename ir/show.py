@@ -71,7 +71,7 @@ def show_einsum(einsum: Einsum) -> str:
 
 def show_cascade(cascade: Cascade) -> str:
     """Return the cascade as a ``def``, one einsum a line, parameters after the star."""
-    arguments = list(cascade.inputs)
+    arguments = [f"{x}: unique" if x in cascade.unique else x for x in cascade.inputs]
     if cascade.parameters:
         arguments.append("*")
     for name, default in cascade.parameters:

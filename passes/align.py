@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -87,7 +87,7 @@ def align(
 
     def visit(einsum: Einsum) -> None:
         body = rewrite(einsum.body, rule)
-        filter = None if einsum.filter is None else rewrite(einsum.filter, rule)
+        filter = None if einsum.filter is None else outside(einsum.filter, rule)
         if body is not einsum.body or filter is not einsum.filter:
             einsum = replace(einsum, body=body, filter=filter)
         einsums.append(einsum)
@@ -98,6 +98,19 @@ def align(
     if not twins:
         return cascade
     return replace(cascade, einsums=tuple(einsums))
+
+
+def outside(condition: Expression, rule: Callable[[Expression], Expression | None]) -> Expression:
+    """Rewrite a condition, but not its tests of lists: those stay where they are in memory."""
+    match condition:
+        case Apply("and" | "or" | "not", operands):
+            changed = tuple(outside(x, rule) for x in operands)
+            same = all(a is b for a, b in zip(changed, operands, strict=True))
+            return condition if same else replace(condition, operands=changed)
+        case Reduce():
+            return condition
+        case _:
+            return rewrite(condition, rule)
 
 
 def aligned(access: Access, writer: Einsum) -> bool:

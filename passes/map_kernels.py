@@ -6,15 +6,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ..ir.cascade import Cascade, Einsum
+from ..ir.domain import Domain
 from ..ir.errors import BackendError
 from ..ir.expression import Apply, Expression, Parameter, Reduce, free_ranks, rewrite, tensors, walk
 from ..ir.mapping import MappedKernel, Role, Traversal
 from ..ir.streaming import Field, Reason, Streaming
 from .divide import Group, closure, reads_of
+from .domain_simplify import FALSE
 from .domains import domain
 from .facts import infinite_tensors
 from .presence import Facts
 from .stream import stream
+from .walk_lists import NARROWEST, row_steps, split_lists
 
 
 def map_kernel(
@@ -44,7 +47,9 @@ def map_kernel(
     slice = replace(cascade, inputs=inputs, einsums=group.slice, outputs=group.targets)
     before, streamings, notes = traverse(slice, group)
     loops = tuple(x for s in streamings for x in (*s.body, *s.finalise))
-    tiled = choose_tiled((*before, *loops), group)
+    steps = row_steps([e.filter for e in slice.einsums], group.parallel, parameters)
+    narrow = {r for r, step in steps.items() if step < NARROWEST}
+    tiled = choose_tiled((*before, *loops), group, narrow)
     found = {n: (stored or {}).get(n) for n in inputs}
     memory = {*cascade.inputs, *(stored or {})}
     for tensor, condition in found.items():
@@ -72,12 +77,9 @@ def map_kernel(
         for s in streamings
     )
     rows = (*tiled, *group.resident)
+    given = {n: shapes.get(n) for n in cascade.inputs}
     traversals = tuple(
-        Traversal(
-            s,
-            domain(union([facts.taking[f.tensor] for f in s.fields]), streamed=s.rank, tiled=rows),
-        )
-        for s in streamings
+        follow(s, facts, rows, parameters=parameters, inputs=given, sizes=sizes) for s in streamings
     )
     roles: list[tuple[str, Role]] = [(r, "tiled" if r in tiled else "grid") for r in group.parallel]
     roles += [(r, "resident") for r in group.resident]
@@ -96,8 +98,36 @@ def map_kernel(
         static=tuple((r, sizes[r]) for r in group.resident),
         reverse=tuple(r for r in tiled if any(grows(t, r) for t in traversals)),
         infinite=tuple(sorted(infinite_tensors(cascade))),
+        steps=tuple((r, n) for r, n in steps.items() if r in tiled),
         notes=notes,
     )
+
+
+def follow(
+    streaming: Streaming,
+    facts: Facts,
+    rows: tuple[str, ...],
+    *,
+    parameters: Mapping[str, float],
+    inputs: Mapping[str, tuple[int, ...] | None],
+    sizes: Mapping[str, int],
+) -> Traversal:
+    """Return the loops of one state: over the tiles that bounds leave, and along lists."""
+    conditions = [facts.taking[f.tensor] for f in streaming.fields]
+    tests, walks = split_lists(
+        conditions,
+        streamed=streaming.rank,
+        tiled=rows,
+        parameters=parameters,
+        inputs=inputs,
+        sizes=sizes,
+        commutative=streaming.commutative,
+    )
+    left = conditions if not walks and not tests else [test for _, test in tests]
+    if left and all(test == FALSE for test in left):
+        return Traversal(streaming, Domain(()), walks, tests)
+    visited = domain(union(left), streamed=streaming.rank, tiled=rows)
+    return Traversal(streaming, visited, walks, tests)
 
 
 def traverse(
@@ -159,8 +189,12 @@ def loops(
     return (*first, *then), (note, *notes, *more)
 
 
-def choose_tiled(work: tuple[Einsum | Field, ...], group: Group) -> tuple[str, ...]:
+def choose_tiled(
+    work: tuple[Einsum | Field, ...], group: Group, narrow: set[str] | frozenset[str] = frozenset()
+) -> tuple[str, ...]:
     """Choose the parallel ranks worth a tile: those that one operand of a contraction lacks.
+
+    Ranks in ``narrow`` are none.
 
     Such an operand is loaded once for the whole tile. Of several ranks that stand on the same side
     the last one is taken. Where nothing is contracted the last parallel rank is tiled, so that
@@ -172,14 +206,14 @@ def choose_tiled(work: tuple[Einsum | Field, ...], group: Group) -> tuple[str, .
     for body in (x for x in map(lifted, work) if x is not None):
         operands = [frozenset(free_ranks(x)) for x in factors(body)]
         contracting |= len(operands) > 1
-        for rank in group.parallel:
+        for rank in (r for r in group.parallel if r not in narrow):
             without = [o for o in operands if rank not in o]
             if len(without) < len(operands) and any(without):
                 # ranks that share a side share its key, and the last one stays
                 sides[frozenset(r for o in without for r in o if r in pool)] = rank
     chosen = [r for r in group.parallel if r in sides.values()]
     if not chosen and not contracting:
-        chosen = list(group.parallel)
+        chosen = [r for r in group.parallel if r not in narrow]
         return tuple(chosen[-1:])
     return tuple(chosen[-1:] if group.streamed is not None else chosen[-2:])
 

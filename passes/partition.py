@@ -64,6 +64,12 @@ def partition(
     for rank, tile in fixed.items():
         if tile < 1 or tile & (tile - 1):
             raise BackendError(f"a tile is a power of two; {tile} given for rank {rank}")
+    for rank, step in kernel.steps:
+        if fixed.get(rank, 1) > step:
+            raise BackendError(
+                f"rows of {rank} have one list for every {step}, so a tile of {rank} has at most "
+                f"that many; {fixed[rank]} given"
+            )
     legal = list(configurations(kernel, dtypes=dtypes, sizes=sizes, target=target))
     if not legal:
         held = ", ".join(f"{r}: {n}" for r, n in kernel.static)
@@ -144,6 +150,10 @@ def configurations(
         r: max(SMALLEST, 1 << (max(sizes.get(r, 128), 1) - 1).bit_length())
         for r in (*tiled, *streamed)
     }
+    widest |= {r: min(widest[r], step) for r, step in kernel.steps}
+    # a tile inside one block of a list is loaded as one box
+    blocks = [w.width & -w.width for t in kernel.traversals for w in t.walks]
+    widest |= {r: min([widest[r], *(w for w in blocks if w > SMALLEST)]) for r in streamed}
     for rows, columns, warps, stages in candidates(kernel, dtypes):
         cut = {r: min(rows if k == 0 else columns, widest[r]) for k, r in enumerate(tiled)}
         cut |= {r: 1 if crowded(kernel) else min(columns, widest[r]) for r in streamed}

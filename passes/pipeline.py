@@ -24,6 +24,7 @@ from .divide import RESIDENT_LIMIT, Group, divide
 from .flatten import flatten
 from .inline import inline
 from .map_kernels import map_kernel
+from .membership import expand_membership
 from .partition import partition, worth_describing
 from .reassociate import reassociate
 from .simplify import simplify
@@ -77,6 +78,10 @@ CASCADE_PASSES: tuple[tuple[str, Callable[[Cascade, Known], Cascade]], ...] = (
     ("base_two", lambda c, k: base_two(c)),
     ("inline", lambda c, k: inline(c)),
     ("simplify", lambda c, k: simplify(c, sizes=short_sizes(c, k), extrema=True)),
+    (
+        "membership",
+        lambda c, k: expand_membership(c, sizes=k.sizes, shapes=k.shapes, parameters=k.parameters),
+    ),
     ("align", lambda c, k: align(c, sizes=k.sizes, parameters=k.parameters)),
     ("remove_dead", lambda c, k: remove_dead(c)),
 )

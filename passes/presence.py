@@ -59,8 +59,8 @@ class Facts:
                     if (found := self.conditions(branch))
                 ]
                 return self.conditions(test) + list(chosen)
-            case Reduce(filter=None):
-                return []
+            case Reduce():
+                return []  # it exists over nothing too
             case _:
                 return [c for x in children(expression) for c in self.conditions(x)]
 

@@ -10,6 +10,7 @@ import torch
 
 import einfall
 from einfall import examples
+from einfall.backends.launch import mapped_sizes
 from einfall.backends.lowered import Lowered
 from einfall.codegen.kernel import Buffer
 from einfall.codegen.loop_nest import Nest
@@ -76,6 +77,8 @@ def run_nests(
     values = bind_parameters(cascade, parameters)
     memory = {n: x.double().cpu().numpy() for n, x in zip(cascade.inputs, tensors, strict=True)}
     sizes = rank_sizes(cascade, {n: x.shape for n, x in memory.items()}, values)
+    shapes = {n: x.shape for n, x in memory.items()}
+    sizes = mapped_sizes(lowered.mapping.cascade, shapes, values, sizes)
     for nest in nests(lowered):
         memory |= run_nest(nest, memory, sizes, values)
     return tuple(memory[name] for name in cascade.outputs)
