@@ -71,6 +71,7 @@ class ListExplanation:
 class LoopExplanation:
     """One walk of a rank by one kernel.
 
+    continues : whether it goes on with the accumulators of the loop before it.
     fields : the accumulators, in order. body : what is computed a tile at a time. finalise : what
     is made of the accumulators. reads : tensors of memory read along the rank. test : the condition
     on partial tiles. exact : False where every tile is tested. lists : those that are walked after
@@ -79,6 +80,7 @@ class LoopExplanation:
     """
 
     rank: str
+    continues: bool
     commutative: bool
     fields: tuple[FieldExplanation, ...]
     body: tuple[str, ...]
@@ -100,6 +102,7 @@ def explain_loop(kernel: MappedKernel, traversal: Traversal, facts: Facts) -> Lo
     tiles, reason = (None, found) if isinstance(found, str) else (found, "")
     return LoopExplanation(
         streaming.rank,
+        traversal.continues,
         streaming.commutative,
         tuple(explain_field(f) for f in streaming.fields),
         tuple(str(x) for x in streaming.body if isinstance(x, Einsum)),

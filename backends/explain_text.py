@@ -131,7 +131,8 @@ def role(r: RankRole) -> Iterator[str]:
 def loop_lines(loop: LoopExplanation) -> Iterator[str]:
     """Yield the state of a loop and the tiles it visits."""
     free = "in any order" if loop.commutative else "in order"
-    yield f"loop over {loop.rank}, {free}; it keeps {times(len(loop.fields), 'accumulator')}:"
+    verb = "goes on with" if loop.continues else "keeps"
+    yield f"loop over {loop.rank}, {free}; it {verb} {times(len(loop.fields), 'accumulator')}:"
     for f in loop.fields:
         yield from field_lines(f)
     if loop.body:

@@ -28,7 +28,7 @@ from ..ir.expression import (
 )
 from ..ir.mapping import MappedKernel, Traversal
 from ..ir.show import show_expression
-from ..ir.streaming import NEXT, Field
+from ..ir.streaming import NEXT, Field, Streaming
 from .absent import FILLS, FINITE, UNKNOWN, ZERO, abstract, is_identity, obviously_positive
 from .contract import identity_value
 from .frames import depends
@@ -143,14 +143,12 @@ class Lowering(Lists):
         """Write the loops of one traversal."""
         streaming = traversal.streaming
         self.rank = streaming.rank
+        self.taking |= dict(traversal.taking)
         self.prepare(traversal)
-        self.say(Comment(f"accumulators of the traversal of {self.rank}, at their identities"))
-        for field in streaming.fields:
-            for parts in self.assignments(field.ranks):
-                name = self.names.tile(field.tensor, self.suffix(field.ranks, parts))
-                axes = self.axes_of(field.ranks, parts)
-                var = self.let(name, identity_value(field.reducer), axes)
-                self.keep(field.tensor, field.ranks, parts, var)
+        if traversal.continues:
+            self.say(Comment(f"the same accumulators, along {self.rank}"))
+        else:
+            self.begin(streaming)
         tile = self.axes[self.rank].constant
         first = self.axes[self.rank].first
         for begin, end, cut in self.sections(traversal, Scalar(tile)):
@@ -159,6 +157,16 @@ class Lowering(Lists):
         for item in traversal.walks:
             self.follow(traversal, item)
         self.rank, self.fills, self.row_free, self.frames = "", {}, (), set()
+
+    def begin(self, streaming: Streaming) -> None:
+        """Set the accumulators of a traversal to their identities."""
+        self.say(Comment(f"accumulators of the traversal of {self.rank}, at their identities"))
+        for field in streaming.fields:
+            for parts in self.assignments(field.ranks):
+                name = self.names.tile(field.tensor, self.suffix(field.ranks, parts))
+                axes = self.axes_of(field.ranks, parts)
+                var = self.let(name, identity_value(field.reducer), axes)
+                self.keep(field.tensor, field.ranks, parts, var)
 
     def follow(self, traversal: Traversal, walk: Walk) -> None:
         """Write the loop along one list."""

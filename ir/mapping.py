@@ -4,7 +4,7 @@
 
     mapping   = Mapping(cascade, kernels)
     kernel    = MappedKernel(name, roles, before, traversals, after, writes, partitions, ...)
-    traversal = Traversal(streaming, domain, walks)                 one sequential loop, or several
+    traversal = Traversal(streaming, domain, walks, ...)            one sequential loop, or several
     role      = grid       one coordinate of the rank for each program
               | tiled      a tile of the rank for each program; the tile's rows run side by side
               | streamed   the rank that the loop walks, a tile at a time
@@ -35,12 +35,18 @@ class Traversal:
     walks : lists whose entries are visited after that; no point is visited twice.
     tests : for each condition of the traversal, what is left of it outside the lists; empty where
         there are none.
+    continues : the accumulators go on from where the traversal before left them, as along the
+        second part of a concatenated rank; it has the same fields.
+    taking : for each field, the condition under which a point takes part in this loop; fields
+        without an entry are found in the kernel's.
     """
 
     streaming: Streaming
     domain: Domain
     walks: tuple[Walk, ...] = ()
     tests: tuple[tuple[Expression | None, Expression | None], ...] = ()
+    continues: bool = False
+    taking: tuple[tuple[str, Expression | None], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

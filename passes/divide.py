@@ -27,6 +27,7 @@ from ..ir.expression import (
     walk,
 )
 from .align import aligned
+from .segments import part_ranks
 
 RESIDENT_LIMIT = 1024
 """Coordinates of a rank that one program may hold whole."""
@@ -39,6 +40,7 @@ class Group:
     targets : tensors that it stores; ``slice`` the einsums that it computes, in order.
     parallel : long ranks, one program (or one row of a tile) for each coordinate.
     resident : short ranks, held whole; ``streamed`` the long rank that is reduced, if any.
+    segments : the ranks of its parts, if it is a concatenated one.
     """
 
     targets: tuple[str, ...]
@@ -46,6 +48,7 @@ class Group:
     parallel: tuple[str, ...]
     resident: tuple[str, ...]
     streamed: str | None
+    segments: tuple[str, ...] = ()
 
 
 def divide(
@@ -100,11 +103,11 @@ def unsupported(cascade: Cascade) -> None:
                 f"{where} is iterative in {einsum.generation or 'a rank'}: iterative ranks have no "
                 'kernel; use backend="interpreter"'
             )
-        if any(isinstance(x, Populate | Concatenate) for x in walk(einsum.body)):
+        if any(isinstance(x, Populate) for x in walk(einsum.body)):
             raise BackendError(
-                f"{where} selects or concatenates: such ranks have no kernel; "
-                'use backend="interpreter"'
+                f'{where} selects: such ranks have no kernel; use backend="interpreter"'
             )
+    part_ranks(cascade.einsums)
 
 
 def short_ranks(
@@ -116,9 +119,11 @@ def short_ranks(
     """Return the ranks that a program may hold whole: of a known size up to ``limit``.
 
     With ``places``, only those that no input has at another place than its last, where features
-    stand, other than as the lowest digit of a mixed radix ``j * B + r``.
+    stand, other than as the lowest digit of a mixed radix ``j * B + r``. A concatenated rank and
+    those of its parts are walked, however short.
     """
-    long = set()
+    joined = part_ranks(cascade.einsums)
+    long = {*joined, *(r for parts in joined.values() for r in parts)}
     for einsum in cascade.einsums:
         for access in (*accesses(einsum.body), *accesses_of(einsum.filter)):
             if places and access.tensor in cascade.inputs:
@@ -189,7 +194,15 @@ def plan_target(
         cut |= repeated
     ranks = dict.fromkeys(r for e in slice for r in ranks_in(e))
     one = streamed[0] if streamed else None
-    resident = tuple(r for r in ranks if r not in parallel and r != one)
+    segments = part_ranks(slice).get(one, ()) if one is not None else ()
+    for einsum in slice:
+        if isinstance(einsum.body, Concatenate) and einsum.body.rank != one:
+            raise BackendError(
+                f"{einsum.name} ({einsum.at}) is needed whole: a concatenation has a kernel where "
+                f"everything along {einsum.body.rank} is reduced; "
+                f"return its parts, or lay them end to end before the call"
+            )
+    resident = tuple(r for r in ranks if r not in (*parallel, *segments) and r != one)
     if one in parallel:
         raise BackendError(
             f"{target} keeps rank {one} and reduces over it in one kernel; name the reduction's "
@@ -201,7 +214,7 @@ def plan_target(
                 f"{target} needs rank {rank} whole in one program; its size must be known and at "
                 f"most {RESIDENT_LIMIT}"
             )
-    return Group((target,), slice, parallel, resident, one)
+    return Group((target,), slice, parallel, resident, one, segments)
 
 
 def closure(

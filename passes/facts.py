@@ -123,7 +123,7 @@ def is_finite(
             return apart and finite(base) and finite(exponent)
         case Reduce(reducer, _, body):
             return reducer not in ("max", "min") and finite(body)
-        case Populate() | Concatenate():
+        case Populate():
             return False
         case _:
             return all(finite(x) for x in children(expression))
@@ -236,7 +236,7 @@ def present_tensors(cascade: Cascade) -> frozenset[str]:
     for einsum in cascade.einsums:
         if einsum.filter is not None or einsum.name not in writers:
             continue
-        if isinstance(einsum.body, Populate | Concatenate):
+        if isinstance(einsum.body, Populate):
             continue
         if isinstance(einsum.body, Reduce) or is_present(einsum.body, frozenset(found), writers):
             found.add(einsum.name)

@@ -16,6 +16,7 @@ from .domain_simplify import FALSE
 from .domains import domain
 from .facts import infinite_tensors
 from .presence import Facts
+from .segments import segments
 from .stream import stream
 from .walk_lists import NARROWEST, row_steps, split_lists
 
@@ -61,7 +62,11 @@ def map_kernel(
             )
     writers = {e.name: e for e in cascade.einsums}
     facts = Facts(slice, sizes, shapes, parameters, found, writers)
-    collect_presence((*before, *loops), facts)
+    collect_presence(before, facts)
+    taking = []
+    for s in streamings:
+        collect_presence((*s.body, *s.finalise), facts)
+        taking.append(tuple((f.tensor, facts.taking[f.tensor]) for f in s.fields))
     before = tuple(replace(e, body=explicit(e.body, facts)) for e in before)
     streamings = tuple(
         replace(
@@ -79,12 +84,21 @@ def map_kernel(
     rows = (*tiled, *group.resident)
     given = {n: shapes.get(n) for n in cascade.inputs}
     traversals = tuple(
-        follow(s, facts, rows, parameters=parameters, inputs=given, sizes=sizes) for s in streamings
+        follow(
+            s,
+            conditions,
+            rows,
+            continues=group.segments.index(s.rank) > 0 if group.segments else False,
+            parameters=parameters,
+            inputs=given,
+            sizes=sizes,
+        )
+        for s, conditions in zip(streamings, taking, strict=True)
     )
     roles: list[tuple[str, Role]] = [(r, "tiled" if r in tiled else "grid") for r in group.parallel]
     roles += [(r, "resident") for r in group.resident]
     if group.streamed is not None:
-        roles.append((group.streamed, "streamed"))
+        roles += [(r, "streamed") for r in group.segments or (group.streamed,)]
     return MappedKernel(
         name,
         tuple(roles),
@@ -105,15 +119,16 @@ def map_kernel(
 
 def follow(
     streaming: Streaming,
-    facts: Facts,
+    taking: tuple[tuple[str, Expression | None], ...],
     rows: tuple[str, ...],
     *,
+    continues: bool,
     parameters: Mapping[str, float],
     inputs: Mapping[str, tuple[int, ...] | None],
     sizes: Mapping[str, int],
 ) -> Traversal:
     """Return the loops of one state: over the tiles that bounds leave, and along lists."""
-    conditions = [facts.taking[f.tensor] for f in streaming.fields]
+    conditions = [condition for _, condition in taking]
     tests, walks = split_lists(
         conditions,
         streamed=streaming.rank,
@@ -125,9 +140,10 @@ def follow(
     )
     left = conditions if not walks and not tests else [test for _, test in tests]
     if left and all(test == FALSE for test in left):
-        return Traversal(streaming, Domain(()), walks, tests)
-    visited = domain(union(left), streamed=streaming.rank, tiled=rows)
-    return Traversal(streaming, visited, walks, tests)
+        visited = Domain(())
+    else:
+        visited = domain(union(left), streamed=streaming.rank, tiled=rows)
+    return Traversal(streaming, visited, walks, tests, continues, taking)
 
 
 def traverse(
@@ -138,9 +154,12 @@ def traverse(
     if rank is None:
         return slice.einsums, (), ()
     late = behind(slice, rank)
-    before = tuple(e for e in slice.einsums if e.name not in late)
+    parts = set(group.segments)
+    before = tuple(e for e in slice.einsums if e.name not in late and not parts & set(e.ranks))
     wanted = tuple(t for t in slice.outputs if t in late)
     streamings, notes = loops(slice, rank, wanted)
+    if parts:
+        streamings = tuple(x for s in streamings for x in segments(slice, s))
     return before, streamings, notes
 
 

@@ -238,7 +238,8 @@ def fits(
     def elements(ranks: tuple[str, ...]) -> int:
         return prod(width[r] for r in ranks if r in width)
 
-    kept = sum(elements(f.ranks) for t in kernel.traversals for f in t.streaming.fields)
+    states = [t.streaming for t in kernel.traversals if not t.continues]
+    kept = sum(elements(f.ranks) for s in states for f in s.fields)
     streamed = kernel.ranks("streamed")
     folded = [x for x in kernel.einsums() if folds(x, width)]
     transient = max((elements(all_ranks(x)) for x in folded), default=0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from ..ir.cascade import Einsum
-from ..ir.expression import Apply, Constant, Expression, RankVariable, substitute
+from ..ir.expression import Apply, Concatenate, Constant, Expression, RankVariable, substitute
 from .facts import is_plain, needed, pointwise
 from .stream_terms import canonical
 
@@ -24,8 +24,8 @@ def conditions(
 
     ``writers`` are the einsums by name; ``present`` tensors whose points are taken to exist:
     results of reductions. An input is there at plain ranks; at other coordinates it has to say
-    itself whether it is (``X == X``), and so has an iterative tensor. ``behind`` are the tensors
-    gone through on the way.
+    itself whether it is (``X == X``), and so has an iterative or concatenated tensor. ``behind``
+    are the tensors gone through on the way.
     """
     found: list[Expression] = []
     for access in needed(expression):
@@ -36,7 +36,8 @@ def conditions(
             if not all(isinstance(c, RankVariable) for c in access.coordinates):
                 found.append(Apply("==", (access, access)))
             continue
-        if access.tensor in behind or not is_plain(writer):
+        whole = is_plain(writer) and not isinstance(writer.body, Concatenate)
+        if access.tensor in behind or not whole:
             found.append(Apply("==", (access, access)))
             continue
         through = behind | {access.tensor}

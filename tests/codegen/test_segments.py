@@ -1,0 +1,157 @@
+"""Concatenated ranks: one state, a loop for each part; interpreter, loop nest and kernel agree."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+import pytest
+import torch
+
+import einfall
+from einfall.ir.cascade import Cascade
+
+from .kernel_cases import DEVICE, assert_kernels_agree, outputs, relative, run_nests
+
+TILES = {"p": 16, "m": 32, "j": 16, "i": 16}
+
+POOLED = """
+def pooled(Q, KC, VC, K, V, *, g=4, s=8):
+    S1[h, p, j: j < (p + 1 - s) // g] = Q[h, p, e] * KC[h, j, e] / sqrt(size(e))
+    S2[h, p, m: m >= max((p + 1 - s) // g, 0) * g and m <= p] = (
+        Q[h, p, e] * K[h, m, e] / sqrt(size(e))
+    )
+    S[h, p, n] = concat[n](S1[h, p, j], S2[h, p, m])
+    W[h, n, f] = concat[n](VC[h, j, f], V[h, m, f])
+    L[h, p] = logsumexp[n](S[h, p, n])
+    A[h, p, n] = softmax[n](S[h, p, n])
+    O[h, p, f] = A[h, p, n] * W[h, n, f]
+    return O, L
+"""
+
+WEIGHTED = """
+def weighted(Q, KC, VC, count, K, V, length):
+    S1[h, p, j: count[h, j] > 0] = Q[h, p, e] * KC[h, j, e] + log(count[h, j])
+    S2[h, p, m: m < length[h]] = Q[h, p, e] * K[h, m, e]
+    S[h, p, n] = concat[n](S1[h, p, j], S2[h, p, m])
+    W[h, n, f] = concat[n](VC[h, j, f], V[h, m, f])
+    A[h, p, n] = softmax[n](S[h, p, n])
+    O[h, p, f] = A[h, p, n] * W[h, n, f]
+    return O
+"""
+
+THREE = """
+def three(Q, K1, K2, K3, V1, V2, V3, slope):
+    S1[h, p, i] = Q[h, p, e] * K1[h, i, e]
+    S2[h, p, j] = Q[h, p, e] * K2[h, j, e]
+    S3[h, p, m] = Q[h, p, e] * K3[h, m, e]
+    C[h, p, n] = concat[n](S1[h, p, i], S2[h, p, j], S3[h, p, m])
+    S[h, p, n: n <= p + 20] = C[h, p, n] - slope[n] * (p + 20 - n)
+    W[h, n, f] = concat[n](V1[h, i, f], V2[h, j, f], V3[h, m, f])
+    G[h, p] = max[n](S[h, p, n])
+    N[h, p, n] = exp(S[h, p, n] - G[h, p])
+    D[h, p] = N[h, p, n]
+    A[h, p, n] = N[h, p, n] / D[h, p]
+    O[h, p, f] = A[h, p, n] * W[h, n, f]
+    L[h, p] = G[h, p] + log(D[h, p])
+    E[h, p] = sum[n](A[h, p, n] * (L[h, p] - S[h, p, n]))
+    return O, L, E
+"""
+
+TWICE = """
+def twice(Q, K1, K2, V1, V2):
+    S1[h, p, j] = Q[h, p, e] * K1[h, j, e]
+    S2[h, p, m: m <= p] = Q[h, p, e] * K2[h, m, e]
+    S[h, p, n] = concat[n](S1[h, p, j], S2[h, p, m])
+    W[h, n, f] = concat[n](V1[h, j, f], V2[h, m, f])
+    G[h, p] = max[n](S[h, p, n])
+    A[h, p, n] = sigmoid(S[h, p, n] - G[h, p])
+    O[h, p, f] = A[h, p, n] * W[h, n, f]
+    return O
+"""
+
+COUNTED = """
+def counted(X, Y, s):
+    S1[p, j: j < s[p]] = X[p, j]
+    S2[p, m: m >= p] = Y[p, m]
+    S[p, n] = concat[n](S1[p, j], S2[p, m])
+    C[p] = sum[n](where(S[p, n] == S[p, n], 1.0, 1.0))
+    M[p] = sum[n](S[p, n]) / C[p]
+    R[p] = sum[n]((S[p, n] - M[p]) ** 2) / C[p]
+    return C, M, R
+"""
+
+
+def drawn(*shapes: tuple[int, ...]) -> list[torch.Tensor]:
+    draw = numpy.random.default_rng(len(shapes))
+    return [torch.from_numpy(draw.standard_normal(s).astype("float32")).to(DEVICE) for s in shapes]
+
+
+def heads(p: int, *lengths: int, e: int = 16, f: int = 32) -> list[torch.Tensor]:
+    """Queries, then keys of each length, then values of each length."""
+    keys, values = [(2, n, e) for n in lengths], [(2, n, f) for n in lengths]
+    return drawn((2, p, e), *keys, *values)
+
+
+def assert_levels_agree(text: str, tensors: list[torch.Tensor], **parameters: Any) -> str:
+    """Compare loop nest and kernel with the interpreter; return the kernels' text."""
+    c = einfall.cascade(text)
+    lowered = assert_kernels_agree(c, tensors, parameters, 2e-5, tiles_of(c))
+    truth = outputs(einfall.interpret(c, *(x.cpu() for x in tensors), **parameters))
+    for got, expected in zip(run_nests(c, lowered, tensors, parameters), truth, strict=True):
+        assert relative(got, expected) < 1e-12
+    return lowered.source
+
+
+def tiles_of(c: Cascade) -> dict[str, int]:
+    return {r: n for r, n in TILES.items() if r in c.ranks}
+
+
+@pytest.mark.parametrize(("p", "pooled"), [(72, 18), (9, 2), (40, 0), (1, 0)])
+def test_pooled_keys_and_local_tokens(p: int, pooled: int) -> None:
+    Q, KC, K, VC, V = heads(p, pooled, p)
+    source = assert_levels_agree(POOLED, [Q, KC, VC, K, V])
+    assert source.count("@triton.jit\ndef pooled_kernel") == 1
+    assert source.count("o_sum = tl.zeros(") == 1, "the loops share one accumulator"
+
+
+def test_weights_for_some_keys_and_lengths_for_others() -> None:
+    Q, KC, K, VC, V = heads(33, 20, 50)
+    count = torch.arange(40, device=DEVICE).reshape(2, 20) % 3
+    for lengths in ([0, 50], [1, 17]):
+        length = torch.tensor(lengths, dtype=torch.int32, device=DEVICE)
+        assert_levels_agree(WEIGHTED, [Q, KC, VC, count.float(), K, V, length])
+    nothing = torch.zeros_like(count)
+    length = torch.tensor([0, 3], dtype=torch.int32, device=DEVICE)
+    assert_levels_agree(WEIGHTED, [Q, KC, VC, nothing.float(), K, V, length])
+
+
+def test_three_parts_with_places_along_the_whole() -> None:
+    Q, K1, K2, K3, V1, V2, V3 = heads(24, 3, 18, 40)
+    slope = drawn((61,))[0]
+    assert_levels_agree(THREE, [Q, K1, K2, K3, V1, V2, V3, slope])
+
+
+def test_two_traversals_are_two_times_two_loops() -> None:
+    Q, K1, K2, V1, V2 = heads(20, 17, 35)
+    source = assert_levels_agree(TWICE, [Q, K1, K2, V1, V2])
+    assert source.count("the same accumulators, along m") == 2
+
+
+def test_only_points_of_the_parts_are_counted() -> None:
+    X, Y = drawn((20, 18), (20, 40))
+    s = torch.arange(20, dtype=torch.int32, device=DEVICE) % 5
+    assert_levels_agree(COUNTED, [X, Y, s])
+
+
+def test_parts_along_other_ranks_are_refused_with_the_remedy() -> None:
+    text = """
+def unequal(X, Y, A, B):
+    S[p, n] = concat[n](X[p, j], Y[p, m])
+    W[n] = concat[n](A[k], B[m])
+    O[p] = S[p, n] * W[n]
+    return O
+"""
+    tensors = drawn((4, 3), (4, 5), (3,), (5,))
+    with pytest.raises(einfall.BackendError, match=r"lays k, m end to end .* same order \(j, m\)"):
+        einfall.compile(einfall.cascade(text), backend="triton")(*tensors)
