@@ -47,7 +47,8 @@ def assert_gradients(
     values = results(cascade, tensors, parameters)
     seeds: dict[str, Array] = {}
     for t in made.of:
-        seeds[f"{t}_grad"] = draw.standard_normal(values[t].shape)
+        shape = values[t].shape
+        seeds[f"{t}_grad"] = numpy.asarray(draw.standard_normal(shape))
     found = run(made, tensors, parameters, seeds)
 
     def objective(inputs: Mapping[str, Array]) -> float:
