@@ -17,6 +17,7 @@ from ..passes.pipeline import Known
 from .interpreter import interpret
 from .launch import READY_LIMIT, Plan, Ready
 from .lowered import Lowered, lower_cascade
+from .parts import processors_of, worth_parts
 from .triton_tune import tune, wanted
 
 TRIED = 6
@@ -39,6 +40,7 @@ def compile(
     num_warps: int | None = None,
     num_stages: int | None = None,
     descriptors: bool | None = None,
+    parts: Mapping[str, int] | None = None,
 ) -> Compiled:
     """Return a callable that computes a cascade.
 
@@ -55,6 +57,9 @@ def compile(
     num_warps, num_stages : likewise, for every kernel.
     descriptors : whether tensor descriptors fetch tiles where target and tensors allow it; None
         where they are expected to pay.
+    parts : in how many parts, side by side, a rank is reduced that a kernel walks, by rank: 8, say,
+        or 1 for never; 0 leaves the number to the launcher. By default the launcher decides that
+        too, where there are too few rows to fill the machine.
 
     With ``EINFALL_TUNE=quick`` the first call of a shape measures several partitions and keeps the
     fastest, also for later processes.
@@ -65,7 +70,7 @@ def compile(
     """
     if backend not in BACKENDS:
         raise BackendError(f"backend is one of {', '.join(BACKENDS)}; {backend!r} given")
-    fixed = (num_warps, num_stages, descriptors)
+    fixed = (num_warps, num_stages, descriptors, parts)
     return Compiled(cascade, backend, target, dict(tiles or {}), *fixed)
 
 
@@ -81,8 +86,9 @@ class Compiled:
         num_warps: int | None,
         num_stages: int | None,
         descriptors: bool | None = None,
+        parts: Mapping[str, int] | None = None,
     ) -> None:
-        self.declared = cascade
+        self.declared, self.parts = cascade, parts
         self.num_warps, self.num_stages = num_warps, num_stages
         self.descriptors = descriptors
         self.backend, self.target, self.tiles = backend, target, tiles
@@ -172,6 +178,7 @@ class Compiled:
         target: str | None = None,
         tiles: Mapping[str, int] | None = None,
         choice: int = 0,
+        parts: Mapping[str, int] | None = None,
         **parameters: Scalar,
     ) -> Lowered:
         """Generate kernels without running them.
@@ -179,7 +186,7 @@ class Compiled:
         With tensors, sizes and dtypes are theirs. Without, ``sizes`` gives what is fixed (ranks
         that a program holds whole need it: ``{"e": 64, "f": 64}``), others stay open; ``dtype``
         holds for every input, ``dtypes`` for single ones. ``choice`` takes another of the
-        partition's configurations than its best guess.
+        partition's configurations than its best guess; ``parts`` is as for ``compile``.
         """
         goal = target or self.target or _own_target()
         cut = {**self.tiles, **(tiles or {})}
@@ -199,11 +206,23 @@ class Compiled:
             descriptors=self.descriptors,
             choice=choice,
         )
-        key = _lowering_key(cascade, known)
+        wanted = self.parts if parts is None else parts
+        if wanted is not None:
+            known = replace(known, parts={r: n for r, n in wanted.items() if n != 1})
+        lowered = self._lower(known)
+        if wanted is None:
+            found = worth_parts(lowered.mapping, known.sizes, processors_of())
+            if found:
+                lowered = self._lower(replace(known, parts=found))
+        self._latest = lowered
+        return lowered
+
+    def _lower(self, known: Known) -> Lowered:
+        """Lower, once for each class of arguments."""
+        key = _lowering_key(self.declared, known)
         if key not in self._lowered:
-            self._lowered[key] = lower_cascade(cascade, known)
-        self._latest = replace(self._lowered[key], known=known)
-        return self._latest
+            self._lowered[key] = lower_cascade(self.declared, known)
+        return replace(self._lowered[key], known=known)
 
     def _last(self) -> Lowered:
         if self._latest is None:
@@ -345,7 +364,7 @@ def _lowering_key(cascade: Cascade, known: Known) -> Any:
     return (
         widths, exact, values, tuple(known.dtypes.items()), known.target,
         tuple(known.tiles.items()), known.described, known.descriptors,
-        known.num_warps, known.num_stages, known.choice,
+        known.num_warps, known.num_stages, known.choice, tuple(known.parts.items()),
     )  # fmt: skip
 
 

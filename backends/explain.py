@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from .explain_cost import Cost, cost
 from .explain_loops import LoopExplanation, explain_loop
+from .explain_parts import explain_parts, parts_known
 from .explain_stored import Stored, stored_between
 from .explain_visits import Facts
 from .explain_walks import RankWalks, rank_walks
@@ -70,6 +71,7 @@ class Explanation:
     cascade : the notation as declared. compiled : the notation that the kernels compute.
     sizes : those known. open : ranks without a size. passes : those that changed something.
     walks : of each rank. refusals : why a rank is walked more than once by one kernel.
+    parts : ranks that are reduced in parts side by side, how and why.
     stored : tensors that cross between kernels. cost : work, roofline and bounds.
     """
 
@@ -86,6 +88,7 @@ class Explanation:
     passes: tuple[str, ...]
     walks: tuple[RankWalks, ...]
     refusals: tuple[str, ...]
+    parts: tuple[str, ...]
     kernels: tuple[KernelExplanation, ...]
     stored: tuple[Stored, ...]
     cost: Cost
@@ -131,7 +134,9 @@ def explain(
     known, mapping = lowered.known, lowered.mapping
     at = {**known.sizes, **(sizes or {})}
     figures = machine if isinstance(machine, Machine) else machine_for(known.target, machine)
+    at, values = parts_known(lowered, at)
     facts = Facts.of(lowered, at, tensors or {})
+    facts = replace(facts, parameters={**facts.parameters, **values})
     loops = {
         k.name: tuple(explain_loop(k, t, facts) for t in k.traversals) for k in mapping.kernels
     }
@@ -148,12 +153,13 @@ def explain(
         outputs=outputs,
         sizes=tuple((r, at[r]) for r in lowered.cascade.ranks if r in at),
         open=tuple(r for r in lowered.cascade.ranks if r not in at),
-        parameters=tuple(facts.parameters.items()),
+        parameters=tuple((n, v) for n, v in facts.parameters.items() if n not in values),
         passes=tuple(s.name for s in lowered.steps if s.after != s.before),
         walks=rank_walks(lowered.cascade, mapping),
         refusals=tuple(
             dict.fromkeys((*mapping.notes, *(n for k in mapping.kernels for n in k.notes)))
         ),
+        parts=tuple(explain_parts(c, mapping, at, values) for c in mapping.cuts),
         kernels=tuple(
             explain_kernel(k, loops[k.name], facts, boxed_tensors(lowered)) for k in mapping.kernels
         ),

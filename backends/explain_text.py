@@ -51,6 +51,8 @@ def sections(x: Explanation) -> Iterator[tuple[str, list[str]]]:
     )
     if x.refusals:
         yield "What one walk could not do", list(x.refusals)
+    if x.parts:
+        yield "What is reduced in parts", list(x.parts)
     for kernel in x.kernels:
         yield f"Kernel {kernel.name}", list(kernel_lines(kernel))
     if len(x.kernels) > 1:

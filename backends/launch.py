@@ -18,7 +18,9 @@ import torch
 from ..codegen.kernel import Argument, Buffer, Kernel
 from ..ir.cascade import Cascade, Scalar
 from ..ir.errors import BackendError, VerificationError
+from ..ir.mapping import Cut
 from ..ir.sizes import rank_sizes
+from .parts import processors_of, with_parts
 from .triton import launch_options, load, triton
 from .triton_arguments import check_dtype, check_parameters, check_tensors
 
@@ -44,6 +46,7 @@ class Plan:
     outputs: tuple[str, ...]
     given: tuple[tuple[str, int], ...] = ()
     mapped: Cascade | None = None
+    cuts: tuple[Cut, ...] = ()
     ready: dict[Any, Ready] = field(default_factory=dict, compare=False, repr=False)
 
     def __call__(
@@ -82,6 +85,9 @@ class Plan:
         inputs = dict(zip(self.cascade.inputs, tensors, strict=True))
         shapes = {name: tuple(tensor.shape) for name, tensor in inputs.items()}
         sizes = rank_sizes(self.cascade, shapes, values, dict(self.given))
+        if self.cuts:
+            processors = processors_of(device)
+            sizes, values = with_parts(self.cuts, self.kernels, sizes, values, processors)
         if self.mapped is not None:
             sizes = mapped_sizes(self.mapped, shapes, values, sizes)
         strides = {name: tuple(tensor.stride()) for name, tensor in inputs.items()}
@@ -117,12 +123,14 @@ def plan(
     outputs: Sequence[str] | None = None,
     given: Mapping[str, int] | None = None,
     mapped: Cascade | None = None,
+    cuts: tuple[Cut, ...] = (),
 ) -> Plan:
     """Return the plan that runs ``kernels`` in order and returns ``outputs``.
 
     outputs : tensor names; the cascade's outputs if None.
     given : sizes of ranks that no argument's shape tells, or that the kernels fix.
     mapped : the cascade after all passes, which may have ranks of its own.
+    cuts : ranks that the kernels reduce in parts.
 
     Raises
     ------
@@ -151,7 +159,7 @@ def plan(
             raise VerificationError(
                 f"no kernel of {cascade.name} writes its output {name}; please report this"
             )
-    return Plan(tuple(kernels), cascade, wanted, tuple((given or {}).items()), mapped)
+    return Plan(tuple(kernels), cascade, wanted, tuple((given or {}).items()), mapped, cuts)
 
 
 def mapped_sizes(

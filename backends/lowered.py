@@ -37,7 +37,7 @@ class Lowered:
 
     def plan(self) -> Plan:
         """Return the launch plan of these kernels."""
-        return plan(self.kernels, self.cascade, mapped=self.mapping.cascade)
+        return plan(self.kernels, self.cascade, mapped=self.mapping.cascade, cuts=self.mapping.cuts)
 
     def explain(self) -> Any:
         """Say how often each input is walked and why, what is kept, skipped and spent."""

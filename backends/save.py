@@ -8,6 +8,7 @@ compares. The text is what a formatter would make of it.
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,9 +21,11 @@ from ..codegen.layout import WIDTH, lay_out
 from ..ir.cascade import Cascade
 from ..ir.errors import BackendError, EinfallError
 from ..ir.expression import Access, RankVariable
+from ..ir.mapping import Cut
 from ..ir.show import show_expression
 from ..ir.sizes import ranks_of
 from .explain_visits import WIDTHS
+from .parts import PROCESSORS, processors_of, tiles_of_part
 from .save_check import self_test
 
 if TYPE_CHECKING:
@@ -48,6 +51,7 @@ def workspace(size, alignment, stream):
 TAKEN = (
     *("os", "torch", "triton", "tl", "wave", "test", "workspace", "boxed"),
     *("name", "tensor", "dtype", "shape", "found", "programs"),
+    *("tiles", "slots", "tiles_of_part", "processors_of", "PROCESSORS"),
 )
 """Names of the launcher's own, which no tensor may have."""
 
@@ -129,6 +133,10 @@ def standalone(lowered: Lowered) -> str:
         lines += ["", "", *block.splitlines()]
     if boxed_tensors(lowered):
         lines += ["", "", *WORKSPACE]
+    if any(not cut.parts for cut in lowered.mapping.cuts):
+        lines += ["", "", f"PROCESSORS = {PROCESSORS}"]
+        for function in (tiles_of_part, processors_of):
+            lines += ["", "", *inspect.getsource(function).rstrip().splitlines()]
     lines += ["", "", *launcher(lowered), "", "", *self_test(lowered), "", ""]
     lines += ['if __name__ == "__main__":', "    test()"]
     return "\n".join(line.rstrip() for line in lines) + "\n"
@@ -215,9 +223,37 @@ def launcher(lowered: Lowered) -> Iterator[str]:
     if boxed:
         yield "    triton.set_allocator(workspace)"
     made: set[str] = set()
+    for cut in lowered.mapping.cuts:
+        yield from parts(cut, lowered)
     for kernel in lowered.kernels:
         yield from launch(kernel, cascade, made)
     yield f"    return {', '.join(cascade.outputs)}"
+
+
+def parts(cut: Cut, lowered: Lowered) -> Iterator[str]:
+    """Yield how many parts a rank is reduced in, and how long they are."""
+    yield f"    tiles = max(1, -(-size_{cut.rank} // {cut.tile}))"
+    if cut.parts:
+        yield f"    {cut.step} = -(-tiles // {cut.parts}) * {cut.tile}"
+        yield f"    size_{cut.part} = {cut.parts}"
+        return
+    kernel = next(k for k in lowered.kernels if any(g.rank == cut.part for g in k.grid))
+    counts = grid_counts(kernel, without=cut.part)
+    yield from lay_out(f"    programs = {' * '.join(counts) or '1'}")
+    device = f"{lowered.cascade.inputs[0]}.device"
+    yield f"    slots = {cut.residents} * processors_of({device})"
+    yield f"    {cut.step} = tiles_of_part(tiles, programs, slots) * {cut.tile}"
+    yield f"    size_{cut.part} = -(-tiles * {cut.tile} // {cut.step})"
+
+
+def grid_counts(kernel: Kernel, without: str = "") -> list[str]:
+    """Return the extents of a kernel's grid as text, but for one rank's."""
+    tiles = kernel.tile_sizes
+    return [
+        f"triton.cdiv(size_{g.rank}, {tiles[g.tile]})" if g.tile else f"size_{g.rank}"
+        for g in kernel.grid
+        if g.rank != without
+    ]
 
 
 def entry(words: list[str]) -> list[str]:
@@ -243,11 +279,7 @@ def signature(name: str, words: list[str]) -> Iterator[str]:
 
 def launch(kernel: Kernel, cascade: Cascade, made: set[str]) -> Iterator[str]:
     """Yield a kernel's launch, behind the allocation of what it writes first."""
-    tiles = kernel.tile_sizes
-    counts = [
-        f"triton.cdiv(size_{g.rank}, {tiles[g.tile]})" if g.tile else f"size_{g.rank}"
-        for g in kernel.grid
-    ]
+    tiles, counts = kernel.tile_sizes, grid_counts(kernel)
     for buffer in kernel.writes:
         if buffer.tensor not in made:
             made.add(buffer.tensor)

@@ -282,7 +282,7 @@ class Lowering(Lists):
         visited: Value | None = None
 
         def down(x: Value) -> Value:
-            return x if x == Number(0) else Op("*", (Op("//", (x, width)), width))
+            return x if self.whole(x) else Op("*", (Op("//", (x, width)), width))
 
         def up(x: Value) -> Value:
             return Op("*", (Op("cdiv", (x, width)), width))
@@ -298,7 +298,8 @@ class Lowering(Lists):
                 yield begin, end, True
             else:
                 whole = begin
-                if r.full_begin != r.begin or visited is not None or begin != Number(0):
+                whole_first = self.whole(self.tile(r.begin, {})) and visited is None
+                if r.full_begin != r.begin or not whole_first:
                     start = Op("max", (begin, up(self.tile(r.full_begin, {}))))
                     whole = self.bound(f"{self.rank}_whole_begin{tag}", start)
                     yield begin, Op("min", (whole, end)), True
@@ -310,6 +311,20 @@ class Lowering(Lists):
                 yield stop, end, True
             if k + 1 < len(ranges):
                 visited = Op("max", (begin, up(end)))
+
+    def whole(self, value: Value) -> bool:
+        """Whether a tile of the streamed rank begins there, whatever its width."""
+        match value:
+            case Number(value=number):
+                return number == 0
+            case Scalar(name=name):
+                return name in self.kernel.aligned
+            case Op("*", operands):
+                return any(map(self.whole, operands))
+            case Op("+" | "max" | "min", operands):
+                return all(map(self.whole, operands))
+            case _:
+                return False
 
     def bound(self, name: str, value: Value) -> Value:
         """Name a loop bound."""

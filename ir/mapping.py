@@ -62,6 +62,27 @@ class Partition:
 
 
 @dataclass(frozen=True, slots=True)
+class Cut:
+    """A streamed rank that is reduced in parts side by side: which rank of the grid counts them.
+
+    Part number ``part`` has the coordinates from ``part * step`` on, ``step`` of them; ``step`` is
+    a parameter that the launcher chooses, a multiple of every tile of the rank, and ``part`` has
+    enough coordinates to cover ``rank``. ``states`` hold the parts' states between the kernel
+    that walks the rank and the one that merges.
+    tile : the widest tile of the rank. residents : programs that one multiprocessor runs at a time.
+    parts : how many the user wants; 0: the launcher's rule.
+    """
+
+    rank: str
+    part: str
+    step: str
+    states: tuple[str, ...] = ()
+    tile: int = 1
+    residents: int = 1
+    parts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class MappedKernel:
     """One kernel: what it reads and writes, the role of each rank, its loops in order.
 
@@ -75,6 +96,9 @@ class MappedKernel:
     infinite : tensors that may hold an infinity although inputs are finite, e.g. the maximum of a
         row that may be empty.
     steps : for a tiled rank, a number that its tile has to divide: the rows of a tile share a list.
+    aligned : parameters that are multiples of every streamed tile, so that what begins there begins
+        with a whole tile.
+    residents : programs that a multiprocessor is taken to run at a time.
     described : tensors whose tiles may be fetched by a tensor descriptor: the last rank contiguous,
         everything else aligned to 16 bytes, a target that has them.
     """
@@ -93,9 +117,11 @@ class MappedKernel:
     reverse: tuple[str, ...] = ()
     infinite: tuple[str, ...] = ()
     steps: tuple[tuple[str, int], ...] = ()
+    aligned: tuple[str, ...] = ()
     described: tuple[str, ...] = ()
     num_warps: int = 4
     num_stages: int = 2
+    residents: int = 1
     notes: tuple[str, ...] = field(default=())
 
     def ranks(self, role: Role) -> tuple[str, ...]:
@@ -123,13 +149,15 @@ class MappedKernel:
 class Mapping:
     """A cascade divided in kernels, in the order in which they run.
 
-    ``dtypes`` gives every tensor that crosses memory its dtype by numpy-style name.
+    ``dtypes`` gives every tensor that crosses memory its dtype by numpy-style name. ``cuts`` are
+    the streamed ranks that are reduced in parts.
     """
 
     cascade: Cascade
     kernels: tuple[MappedKernel, ...]
     dtypes: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    cuts: tuple[Cut, ...] = ()
 
     def dtype(self, tensor: str) -> str:
         """Return the dtype in memory of an input, an output or a tensor between kernels."""

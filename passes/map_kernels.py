@@ -30,12 +30,14 @@ def map_kernel(
     shapes: Mapping[str, tuple[int, ...]],
     parameters: Mapping[str, float],
     stored: Mapping[str, Expression | None] | None = None,
+    apart: tuple[str, ...] = (),
 ) -> MappedKernel:
     """Derive a group's loops and assign its ranks their roles.
 
     ``sizes``, input ``shapes`` and ``parameters`` are what is known when compiling; they only serve
     to drop conditions that always hold, and to hold resident ranks whole. ``stored`` gives tensors
-    that earlier kernels write the condition under which their points exist.
+    that earlier kernels write the condition under which their points exist. ``apart`` are ranks of
+    which a program has one coordinate in any case.
 
     Raises
     ------
@@ -50,7 +52,8 @@ def map_kernel(
     loops = tuple(x for s in streamings for x in (*s.body, *s.finalise))
     steps = row_steps([e.filter for e in slice.einsums], group.parallel, parameters)
     narrow = {r for r, step in steps.items() if step < NARROWEST}
-    tiled = choose_tiled((*before, *loops), group, narrow)
+    pool = tuple(r for r in group.parallel if r not in apart)
+    tiled = choose_tiled((*before, *loops), replace(group, parallel=pool), narrow)
     found = {n: (stored or {}).get(n) for n in inputs}
     memory = {*cascade.inputs, *(stored or {})}
     for tensor, condition in found.items():

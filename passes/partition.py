@@ -79,13 +79,9 @@ def partition(
         )
     chosen = legal[min(choice, len(legal) - 1)]
     cut = {r: fixed.get(r, t) for r, t in chosen.tiles}
-    return cut_kernel(
-        kernel,
-        target,
-        Configuration(
-            tuple(cut.items()), num_warps or chosen.num_warps, num_stages or chosen.num_stages
-        ),
-    )
+    warps, stages = num_warps or chosen.num_warps, num_stages or chosen.num_stages
+    mapped = cut_kernel(kernel, target, Configuration(tuple(cut.items()), warps, stages))
+    return replace(mapped, residents=residents(mapped, cut, dtypes, target))
 
 
 def cut_kernel(kernel: MappedKernel, target: str, configuration: Configuration) -> MappedKernel:
@@ -240,7 +236,6 @@ def fits(
 
     states = [t.streaming for t in kernel.traversals if not t.continues]
     kept = sum(elements(f.ranks) for s in states for f in s.fields)
-    streamed = kernel.ranks("streamed")
     folded = [x for x in kernel.einsums() if folds(x, width)]
     transient = max((elements(all_ranks(x)) for x in folded), default=0)
     # what is folded but stands under no name is a tile beside the one that it is made of
@@ -256,13 +251,39 @@ def fits(
     threads = warps * (64 if target.startswith("gfx") else 32)
     if (kept + max(scores + beside, transient)) / threads > REGISTERS:
         return False
+    return shared_bytes(kernel, cut, stages, dtypes, target) <= SHARED.get(target, 99) * 1024
+
+
+def shared_bytes(
+    kernel: MappedKernel,
+    cut: Mapping[str, int],
+    stages: int,
+    dtypes: Mapping[str, str],
+    target: str,
+) -> int:
+    """Return the shared memory of a program: tiles with two axes, moving ones once a stage."""
+    held = {r: sum(w for _, w, _ in resident_parts(kernel, r, n, target)) for r, n in kernel.static}
+    width = {**cut, **held}
     shared = 0
     for tensor, ranks in operands(kernel):
-        size = {"float32": 4, "float64": 8}.get(dtypes.get(tensor, "float16"), 2)
-        moving = bool(set(ranks) & set(streamed))
-        if len([r for r in ranks if r in width]) > 1:
-            shared += elements(ranks) * size * (stages if moving else 1)
-    return shared <= SHARED.get(target, 99) * 1024
+        inside = [width[r] for r in ranks if r in width]
+        if len(inside) > 1:
+            size = {"float32": 4, "float64": 8}.get(dtypes.get(tensor, "float16"), 2)
+            moving = bool(set(ranks) & set(kernel.ranks("streamed")))
+            shared += prod(inside) * size * (stages if moving else 1)
+    return shared
+
+
+MOST_RESIDENT = 2
+"""Programs worth having on a multiprocessor at a time: one loads while another computes."""
+
+
+def residents(
+    kernel: MappedKernel, cut: Mapping[str, int], dtypes: Mapping[str, str], target: str
+) -> int:
+    """Return how many programs a multiprocessor is taken to run at a time."""
+    used = shared_bytes(kernel, cut, kernel.num_stages, dtypes, target)
+    return max(1, min(MOST_RESIDENT, SHARED.get(target, 99) * 1024 // max(used, 1)))
 
 
 def folds(item: Einsum | Field, width: Mapping[str, int]) -> bool:

@@ -14,7 +14,7 @@ from ..ir.cascade import Cascade, Scalar
 from ..ir.dtypes import tensor_dtypes
 from ..ir.errors import BackendError
 from ..ir.expression import Expression
-from ..ir.mapping import MappedKernel
+from ..ir.mapping import Cut, MappedKernel
 from ..ir.mapping import Mapping as Mapped
 from ..ir.verify import verify
 from .align import align
@@ -28,6 +28,7 @@ from .membership import expand_membership
 from .partition import partition, worth_describing
 from .reassociate import reassociate
 from .simplify import simplify
+from .split_rank import split_groups
 from .stabilise import stabilise
 
 
@@ -45,6 +46,8 @@ class Known:
     choice : which of the partition's configurations is taken, the best guess being number 0.
     described : inputs of which a tensor descriptor may fetch boxes.
     descriptors : whether descriptors are used where they may be (None: where they pay).
+    parts : streamed ranks that are reduced in parts side by side, and in how many (0: the launcher
+        chooses).
     """
 
     sizes: Mapping[str, int] = field(default_factory=dict)
@@ -58,6 +61,7 @@ class Known:
     num_warps: int | None = None
     num_stages: int | None = None
     choice: int = 0
+    parts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +124,19 @@ def map_cascade(cascade: Cascade, known: Known) -> tuple[Mapped, tuple[Step, ...
     for einsum in final.einsums:
         if all(r in known.sizes for r in einsum.ranks):
             shapes[einsum.name] = tuple(known.sizes[r] for r in einsum.ranks)
-    groups, kernels = attempt(final, known, dtypes, shapes)
+    final, cuts, groups, kernels = attempt(final, known, dtypes, shapes)
+    dtypes = tensor_dtypes(final, known.dtypes) | dict.fromkeys(states_of(cuts), "float32")
     crossing = {*final.inputs, *(t for g in groups for t in g.targets)}
     kept = tuple((t, d) for t, d in dtypes.items() if t in crossing)
-    scalars = tuple((p, scalar_dtype(known.parameters.get(p, v))) for p, v in final.parameters)
+    values = {**known.parameters, **{c.step: 1 for c in cuts}}
+    scalars = tuple((p, scalar_dtype(values.get(p, v))) for p, v in final.parameters)
     notes = tuple(n for k in kernels for n in k.notes)
-    return Mapped(final, tuple(kernels), (*kept, *scalars), notes), steps
+    return Mapped(final, tuple(kernels), (*kept, *scalars), notes, cuts), steps
+
+
+def states_of(cuts: tuple[Cut, ...]) -> tuple[str, ...]:
+    """Return the tensors that hold the states of parts."""
+    return tuple(t for c in cuts for t in c.states)
 
 
 ATTEMPTS: tuple[tuple[int, bool], ...] = ((RESIDENT_LIMIT, True), (256, False), (64, False))
@@ -137,17 +148,30 @@ def attempt(
     known: Known,
     dtypes: Mapping[str, str],
     shapes: Mapping[str, tuple[int, ...]],
-) -> tuple[tuple[Group, ...], list[MappedKernel]]:
-    """Divide, map and partition; where a program would hold too much, hold fewer ranks whole."""
+) -> tuple[Cascade, tuple[Cut, ...], tuple[Group, ...], list[MappedKernel]]:
+    """Divide, map and partition; where a program would hold too much, hold fewer ranks whole.
+
+    The cascade comes back with its ranks split that are reduced in parts.
+    """
     refusal: BackendError | None = None
     for limit, places in ATTEMPTS:
         try:
-            groups = divide(cascade, sizes=known.sizes, limit=limit, places=places)
-            return groups, cut_groups(cascade, groups, known, dtypes, shapes)
+            whole: Cascade = cascade
+            cuts: tuple[Cut, ...] = ()
+            groups = divide(whole, sizes=known.sizes, limit=limit, places=places)
+            if known.parts:
+                whole, cuts = split_groups(cascade, groups, known.parts)
+                groups = divide(whole, sizes=known.sizes, limit=limit, places=places)
+            kernels = cut_groups(whole, groups, known, dtypes, shapes, cuts)
+            return whole, cut_tiles(cuts, kernels), groups, kernels
         except BackendError as error:
             refusal = refusal or error
     assert refusal is not None
     raise refusal
+
+
+PARTS_HELD = 16
+"""How many parts' states the merge takes in at a time."""
 
 
 def cut_groups(
@@ -156,11 +180,13 @@ def cut_groups(
     known: Known,
     dtypes: Mapping[str, str],
     shapes: Mapping[str, tuple[int, ...]],
+    cuts: tuple[Cut, ...] = (),
 ) -> list[MappedKernel]:
     """Map and partition each group of einsums."""
     kernels: list[MappedKernel] = []
     stored: dict[str, Expression | None] = {}
-    for name, group in zip(kernel_names(cascade, groups), groups, strict=True):
+    parts = tuple(c.part for c in cuts)
+    for name, group in zip(kernel_names(cascade, groups, cuts), groups, strict=True):
         kernel = map_kernel(
             cascade,
             group,
@@ -169,6 +195,7 @@ def cut_groups(
             shapes=shapes,
             parameters=known.parameters,
             stored=stored,
+            apart=parts,
         )
         presence = dict(kernel.presence)
         stored |= {t: presence[t] for t in group.targets}
@@ -178,9 +205,9 @@ def cut_groups(
         described = known.described if pays else ()
         kernels.append(
             partition(
-                replace(kernel, described=described),
+                replace(kernel, described=described, aligned=tuple(c.step for c in cuts)),
                 dtypes=dtypes,
-                sizes=known.sizes,
+                sizes={**dict.fromkeys(parts, PARTS_HELD), **known.sizes},
                 target=known.target,
                 tiles=known.tiles,
                 num_warps=known.num_warps,
@@ -191,6 +218,16 @@ def cut_groups(
     return kernels
 
 
+def cut_tiles(cuts: tuple[Cut, ...], kernels: list[MappedKernel]) -> tuple[Cut, ...]:
+    """Say of every cut how wide its rank's tiles are and how many programs run side by side."""
+    found = []
+    for cut in cuts:
+        walking = [k for k in kernels if dict(k.roles).get(cut.part) == "grid"]
+        tile = max(k.partition(cut.rank).tile for k in walking)
+        found.append(replace(cut, tile=tile, residents=min(k.residents for k in walking)))
+    return tuple(found)
+
+
 def scalar_dtype(value: Scalar | None) -> str:
     """Return the dtype of a parameter; an open one is a float."""
     if isinstance(value, bool):
@@ -198,11 +235,18 @@ def scalar_dtype(value: Scalar | None) -> str:
     return "int32" if isinstance(value, int) else "float32"
 
 
-def kernel_names(cascade: Cascade, groups: tuple[Group, ...]) -> tuple[str, ...]:
-    """One name a kernel: the cascade's, with what a kernel stores if there are several."""
+def kernel_names(
+    cascade: Cascade, groups: tuple[Group, ...], cuts: tuple[Cut, ...] = ()
+) -> tuple[str, ...]:
+    """One name a kernel: the cascade's, with what a kernel stores if there are several.
+
+    A kernel that stores the states of parts is named after their rank.
+    """
     if len(groups) == 1:
         return (f"{cascade.name}_kernel",)
     names: list[str] = []
+    parts = {c.states: c.part for c in cuts}
     for group in groups:
-        names.append(f"{cascade.name}_{'_'.join(t.lower() for t in group.targets)}_kernel")
+        stored = parts.get(group.targets) or "_".join(t.lower() for t in group.targets)
+        names.append(f"{cascade.name}_{stored}_kernel")
     return tuple(names)

@@ -49,7 +49,7 @@ TILES = {"p": 128, "m": 64}
 
 def lower(text: str, sizes: dict[str, int] = SIZES, dtype: str = "float16") -> Lowered:
     kinds = {"length": "int32"} if "length" in text else None
-    f = einfall.compile(einfall.cascade(text), target="sm_90")
+    f = einfall.compile(einfall.cascade(text), target="sm_90", parts={})
     return f.lower(sizes=sizes, dtype=dtype, dtypes=kinds, tiles=TILES)
 
 
@@ -251,7 +251,7 @@ def test_machines_that_are_not_known() -> None:
     with pytest.raises(BackendError, match="H100"):
         explain(lower(DENSE), machine="H100x")
     assert machine_for("sm_100") is None
-    k = einfall.compile(einfall.cascade(DENSE)).lower(sizes=SIZES, target="sm_100")
+    k = einfall.compile(einfall.cascade(DENSE), parts={}).lower(sizes=SIZES, target="sm_100")
     x = explain(k)
     assert x.machine is None and x.cost.seconds is None and x.cost.executed is not None
     assert "sm_100" in str(x)

@@ -12,6 +12,7 @@ import einfall
 from einfall import examples
 from einfall.backends.launch import mapped_sizes
 from einfall.backends.lowered import Lowered
+from einfall.backends.parts import PROCESSORS, with_parts
 from einfall.codegen.kernel import Buffer
 from einfall.codegen.loop_nest import Nest
 from einfall.codegen.lower import lower
@@ -77,6 +78,7 @@ def run_nests(
     values = bind_parameters(cascade, parameters)
     memory = {n: x.double().cpu().numpy() for n, x in zip(cascade.inputs, tensors, strict=True)}
     sizes = rank_sizes(cascade, {n: x.shape for n, x in memory.items()}, values)
+    sizes, values = with_parts(lowered.mapping.cuts, lowered.kernels, sizes, values, PROCESSORS)
     shapes = {n: x.shape for n, x in memory.items()}
     sizes = mapped_sizes(lowered.mapping.cascade, shapes, values, sizes)
     for nest in nests(lowered):
@@ -90,10 +92,11 @@ def assert_kernels_agree(
     parameters: Mapping[str, Any],
     tolerance: float,
     tiles: Mapping[str, int] | None = None,
+    **options: Any,
 ) -> Lowered:
     """Run a cascade as kernels and compare every output with the interpreter in float64."""
     truth = outputs(einfall.interpret(cascade, *(x.cpu() for x in tensors), **parameters))
-    f = einfall.compile(cascade, backend="triton", tiles=tiles)
+    f = einfall.compile(cascade, backend="triton", tiles=tiles, **options)
     found = outputs(f(*tensors, **parameters))
     for output, got, expected in zip(cascade.outputs, found, truth, strict=True):
         error = relative(got, expected)

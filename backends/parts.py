@@ -1,0 +1,101 @@
+"""Parts: in how many a streamed rank is reduced side by side, decided when a launch is prepared.
+
+The answer follows from sizes and from the machine's number of multiprocessors alone, so that no
+call waits for the GPU, a captured graph replays it, and the same shapes give the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+
+import torch
+
+from ..codegen.kernel import Kernel
+from ..ir.cascade import Scalar
+from ..ir.mapping import Cut, MappedKernel
+from ..ir.mapping import Mapping as Mapped
+
+PROCESSORS = 132
+"""Multiprocessors of the machine that is assumed where no GPU is: an H100 or H200."""
+
+SHORTEST = 512
+"""Coordinates below which a rank is not worth a second kernel."""
+
+
+def tiles_of_part(tiles: int, programs: int, slots: int) -> int:
+    """Return how many tiles of a streamed rank one part has, of ``tiles`` in all.
+
+    ``programs`` is the number of programs without parts, ``slots`` how many run at a time. The
+    model counts tiles along the busiest slot: waves of programs, each as long as a part and one
+    tile more for its beginning, and two tiles for the merge. Of the numbers of parts within an
+    eighth of the best the smallest is taken.
+    """
+
+    def steps(parts: int) -> int:
+        length = -(-tiles // parts)
+        waves = -(-programs * -(-tiles // length) // slots)
+        return waves * (length + 1) + (2 if parts > 1 else 0)
+
+    most = max(1, min(tiles, 4 * slots // max(programs, 1)))
+    best = min(map(steps, range(1, most + 1)))
+    parts = next(n for n in range(1, most + 1) if 8 * steps(n) <= 9 * best)
+    return -(-tiles // parts)
+
+
+def with_parts(
+    cuts: tuple[Cut, ...],
+    kernels: tuple[Kernel, ...],
+    sizes: Mapping[str, int],
+    parameters: Mapping[str, Scalar],
+    processors: int,
+) -> tuple[dict[str, int], dict[str, Scalar]]:
+    """Add the sizes of ranks of parts, and the lengths of parts, to what a launch knows."""
+    found, values = dict(sizes), dict(parameters)
+    for cut in cuts:
+        tiles = max(1, -(-sizes[cut.rank] // cut.tile))
+        if cut.parts:
+            length = -(-tiles // cut.parts)
+        else:
+            apart = {**found, cut.part: 1}
+            walking = [k for k in kernels if any(g.rank == cut.part for g in k.grid)]
+            count = max(count_programs(k, apart) for k in walking)
+            length = tiles_of_part(tiles, count, processors * cut.residents)
+        values[cut.step] = length * cut.tile
+        found[cut.part] = cut.parts or -(-tiles // length)
+    return found, values
+
+
+def worth_parts(mapping: Mapped, sizes: Mapping[str, int], processors: int) -> dict[str, int]:
+    """Return the streamed ranks that are better reduced in parts (each with 0: as many as fit)."""
+    found: dict[str, int] = {}
+    for kernel in mapping.kernels:
+        for rank in kernel.ranks("streamed"):
+            alone = len(kernel.traversals) == 1 and kernel.traversals[0].streaming.rank == rank
+            counted = all(r in sizes for r in kernel.ranks("grid") + kernel.ranks("tiled"))
+            if not (alone and counted and sizes.get(rank, 0) >= SHORTEST):
+                continue
+            tiles = -(-sizes[rank] // kernel.partition(rank).tile)
+            slots = processors * kernel.residents
+            if tiles_of_part(tiles, programs(kernel, sizes), slots) < tiles:
+                found[rank] = 0
+    return found
+
+
+def programs(kernel: MappedKernel, sizes: Mapping[str, int]) -> int:
+    """Return the programs of a kernel's grid."""
+    tiled = (-(-sizes[r] // kernel.partition(r).tile) for r in kernel.ranks("tiled"))
+    return prod(sizes[r] for r in kernel.ranks("grid")) * prod(tiled)
+
+
+def processors_of(device: torch.device | None = None) -> int:
+    """Return the number of multiprocessors of a device, or of the GPU that is here."""
+    if (device is not None and device.type != "cuda") or not torch.cuda.is_available():
+        return PROCESSORS
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+def count_programs(kernel: Kernel, sizes: Mapping[str, int]) -> int:
+    """Return how many programs a kernel's grid has."""
+    tiles = kernel.tile_sizes
+    return prod(-(-sizes[g.rank] // (tiles[g.tile] if g.tile else 1)) for g in kernel.grid)

@@ -1,0 +1,125 @@
+"""Ranks reduced in parts: the merged result is the whole one's, in numpy, interpreted, compiled."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import einfall
+from einfall import examples
+from einfall.backends.aot import check, compile_ahead
+from einfall.backends.parts import tiles_of_part
+
+from .kernel_cases import (
+    DEVICE,
+    TOLERANCE,
+    arguments,
+    assert_kernels_agree,
+    outputs,
+    relative,
+    run_nests,
+)
+
+FAMILIES = (
+    "causal_lse", "entropy", "score_statistics", "differential", "landmark", "sigmoid",
+    "absmax_scaled", "sink", "linear",
+)  # fmt: skip
+"""One example for each kind of streaming state."""
+
+FEW = {"b": 1, "h": 1, "group": 1, "p": 6, "m": 40, "e": 16, "f": 16, "block": 16}
+"""Of 40 coordinates in tiles of 16 the last of four parts has none."""
+
+
+def walked(name: str) -> str:
+    return {"landmark": "j"}.get(name, "m")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_loop_nests_of_parts_merge_to_the_whole(name: str) -> None:
+    cascade = getattr(examples, name)
+    tensors, parameters = arguments(name, scale=FEW)
+    truth = outputs(einfall.interpret(cascade, *(x.cpu() for x in tensors), **parameters))
+    tiles = {"p": 32, "m": 16}
+    f = einfall.compile(cascade, tiles=tiles, parts={walked(name): 3})
+    lowered = f.lower(*tensors, **parameters)
+    assert lowered.mapping.cuts
+    found = run_nests(cascade, lowered, tensors, parameters)
+    for output, got, expected in zip(cascade.outputs, found, truth, strict=True):
+        assert relative(got, expected) < 1e-12, output
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_kind_of_state_merges_on_kernels(name: str) -> None:
+    tensors, parameters = arguments(name, scale=FEW)
+    cut = {walked(name): 4}
+    tiles = {"p": 32, "m": 16}
+    assert_kernels_agree(
+        getattr(examples, name), tensors, parameters, TOLERANCE["float32"], tiles, parts=cut
+    )
+
+
+@pytest.mark.parametrize("lengths", [(0, 1), (37, 64), (16, 0), (63, 17)])
+def test_lengths_that_leave_parts_empty(lengths: tuple[int, int]) -> None:
+    draw = torch.Generator().manual_seed(3)
+    Q = torch.randn(2, 4, 16, generator=draw)
+    K, V = (torch.randn(2, 64, 2, 16, generator=draw) for _ in "KV")
+    length = torch.tensor(lengths, dtype=torch.int32)
+    tensors = [x.to(DEVICE) for x in (Q, K, V, length)]
+    assert_kernels_agree(
+        examples.varlen_decode, tensors, {"G": 2}, TOLERANCE["float32"], {"m": 16}, parts={"m": 4}
+    )
+
+
+def test_the_launcher_cuts_long_ranks_under_few_rows() -> None:
+    f = einfall.compile(examples.varlen_decode)
+    dtypes = {"length": "int32"}
+    sizes = {"e": 64, "f": 64, "h": 8, "m": 16384}
+    assert f.lower(sizes={**sizes, "b": 1}, dtypes=dtypes).mapping.cuts
+    assert not f.lower(sizes={**sizes, "b": 512}, dtypes=dtypes).mapping.cuts
+    assert not f.lower(sizes={**sizes, "b": 1, "m": 256}, dtypes=dtypes).mapping.cuts
+    assert not f.lower(sizes={**sizes, "b": 1}, dtypes=dtypes, parts={"m": 1}).mapping.cuts
+    assert not f.lower(sizes={"e": 64, "f": 64}, dtypes=dtypes).mapping.cuts
+    text = str(f.lower(sizes={**sizes, "b": 1}, dtypes=dtypes).explain())
+    assert "m is reduced in parts side by side" in text and "by the derived merge" in text
+
+
+@pytest.mark.parametrize("slots", [1, 7, 264])
+def test_parts_fill_the_machine_and_cover_the_rank(slots: int) -> None:
+    for tiles in (1, 2, 3, 17, 100, 1024, 4096):
+        for programs in (1, 2, 8, 31, 264, 1000):
+            length = tiles_of_part(tiles, programs, slots)
+            parts = -(-tiles // length)
+            assert 1 <= length <= tiles and parts * length >= tiles
+            if programs >= slots:
+                assert parts == 1 or programs % slots, (tiles, programs)
+            if slots == 264 and tiles >= 1024 and programs <= 31:
+                waves = programs * parts / slots
+                assert waves / -(-waves // 1) > 0.75, (tiles, programs, parts)
+
+
+def test_saved_kernels_choose_their_parts(tmp_path: Path) -> None:
+    f = einfall.compile(examples.varlen_decode)
+    sizes = {"e": 16, "f": 16, "h": 4, "m": 4096, "b": 1}
+    path = f.lower(sizes=sizes, dtypes={"length": "int32"}, dtype="float32").save(tmp_path / "x.py")
+    text = path.read_text()
+    assert "tiles_of_part(tiles, programs, slots)" in text
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    run = subprocess.run(
+        [sys.executable, str(path)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert "agrees with the interpreter" in run.stdout, run.stderr
+
+
+def test_parts_compile_well() -> None:
+    lowered = einfall.compile(examples.lse, parts={"m": 0}).lower(
+        sizes={"e": 128, "f": 128, "p": 16}
+    )
+    parts, merge = lowered.kernels
+    dtypes = dict(lowered.mapping.dtypes)
+    check(compile_ahead(parts, dtypes, "sm_90"))
+    check(compile_ahead(merge, dtypes, "sm_90"), tensor_core=False)

@@ -1,0 +1,89 @@
+"""Splitting a reduced rank keeps every example's value, also where parts are empty."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import einfall
+from einfall import examples
+from einfall.backends.interpreter import evaluate
+from einfall.examples.inputs import make
+from einfall.ir.cascade import Cascade
+from einfall.ir.errors import PassError
+from einfall.ir.notation import cascade as parse
+from einfall.ir.sizes import bind_parameters, rank_sizes
+from einfall.ir.verify import verify
+from einfall.passes.divide import divide
+from einfall.passes.pipeline import Known, run
+from einfall.passes.split_rank import split, split_rank
+
+ITERATIVE = ("fusemax_1pass", "fusemax_cascade3")
+
+PARTS = (1, 3, 9)
+"""Numbers of parts: the whole rank, an odd cut, and more parts than some ranks have coordinates."""
+
+
+def outputs(x: Any) -> tuple[Any, ...]:
+    return x if isinstance(x, tuple) else (x,)
+
+
+@pytest.mark.parametrize("name", sorted(set(examples.names()) - set(ITERATIVE)))
+def test_parts_merge_to_the_whole(name: str) -> None:
+    cascade: Cascade = getattr(examples, name)
+    tensors, parameters = make(name, seed=5, scale="tiny", dtype="float64")
+    arrays = [np.asarray(x) for x in tensors]
+    values = bind_parameters(cascade, parameters)
+    shapes = {n: x.shape for n, x in zip(cascade.inputs, arrays, strict=True)}
+    sizes = rank_sizes(cascade, shapes, values)
+    known = Known(sizes, shapes, values, dict.fromkeys(cascade.inputs, "float32"))
+    *_, last = run(cascade, known)
+    truth = outputs(einfall.interpret(cascade, *arrays, **parameters))
+    memory = dict(zip(cascade.inputs, arrays, strict=True))
+    for group in divide(last.after, sizes=sizes):
+        if group.streamed is None:
+            continue
+        after, cut = split(last.after, group.streamed, slice=group.slice, targets=group.targets)
+        verify(after)
+        assert parse(str(after)) == after
+        for parts in PARTS:
+            step = -(-sizes[cut.rank] // parts)
+            given = {**sizes, cut.part: parts}
+            found = evaluate(after, memory, {**values, cut.step: step}, sizes=given)
+            for tensor, expected in zip(after.outputs, truth, strict=True):
+                got = found[tensor].filled()
+                np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_a_row_without_points_stays_empty() -> None:
+    cascade = parse("""
+def rows(S, V):
+    X[p, m: m < p] = S[p, m]
+    G[p] = max[m](X[p, m])
+    N[p, m] = exp(X[p, m] - G[p])
+    D[p] = sum[m](N[p, m])
+    O[p] = sum[m](N[p, m] * V[m]) / D[p]
+    L[p] = G[p] + log(D[p])
+    return O, L
+""")
+    before = parse(str(cascade))
+    after = split_rank(parse(str(list(run(before, Known()))[-1].after)), rank="m")
+    S, V = np.random.default_rng(0).normal(size=(4, 6)), np.arange(6.0)
+    found, lse = einfall.interpret(after, S, V, sizes={"m_part": 4}, m_step=2)
+    expected = einfall.interpret(before, S, V)
+    np.testing.assert_allclose(found, expected[0], rtol=1e-12)
+    np.testing.assert_allclose(lse, expected[1], rtol=1e-12)
+    assert found[0] == 0 and lse[0] == -np.inf
+
+
+def test_a_state_that_does_not_merge_is_refused() -> None:
+    cascade = parse("""
+def centred(S):
+    G[p] = max[m](S[p, m])
+    O[p] = sum[m](sigmoid(S[p, m] - G[p]))
+    return O
+""")
+    with pytest.raises(PassError, match="m of centred cannot be reduced in parts"):
+        split_rank(cascade)
