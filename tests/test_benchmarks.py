@@ -12,11 +12,11 @@ import torch
 
 from einfall import examples
 from einfall.backends.interpreter import interpret
-from einfall.examples.benchmarks import forward, peers
+from einfall.examples.benchmarks import backward, forward, peers
 from einfall.examples.benchmarks.launch import per_call
 from einfall.examples.benchmarks.reference import errors, inputs, reference, sample_of
 from einfall.examples.benchmarks.report import OURS, Result, Table
-from einfall.examples.benchmarks.rows import ROWS, TOKENS, Row, select
+from einfall.examples.benchmarks.rows import BACKWARD_ROWS, ROWS, TOKENS, Row, select
 
 BY_NAME = {row.name: row for row in ROWS}
 
@@ -168,3 +168,21 @@ def test_panels_group_rows_by_feature_size_and_filter() -> None:
     results.append({"row": "full-d64-n1024", "who": "flex", "milliseconds": []})
     found = panels({"rows": rows, "results": results})
     assert found == {"full, 64 features": {OURS: {1024: 512.0, 4096: 2048.0}}}
+
+
+@pytest.mark.parametrize("row", BACKWARD_ROWS, ids=lambda row: row.name)
+def test_reference_gradients_are_those_of_a_masked_product(row: Row) -> None:
+    row = small(row)
+    tensors = [x.requires_grad_() for x in inputs(row, device="cpu", dtype=torch.float64)]
+    seed = torch.randn_like(tensors[0])
+    p, m = torch.arange(row.n)[:, None], torch.arange(row.n)[None, :]
+    predicate = peers.mask_mod(row) or (lambda b, h, q, k: k == k)
+    mask = predicate(0, 0, p, m).expand(row.n, row.n)
+    output = torch.nn.functional.scaled_dot_product_attention(
+        *tensors, attn_mask=mask, enable_gqa=row.group > 1
+    )
+    found = torch.autograd.grad(output, tensors, seed)
+    expected = backward.reference(row, tensors, seed)
+    assert max(backward.errors(found, expected, row)) < 1e-14
+    bent = tuple(x + 0.01 for x in found)
+    assert min(backward.errors(bent, expected, row)) > 1e-3

@@ -46,11 +46,18 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """All results, and the machine that they come from."""
+    """All results, and the machine that they come from.
+
+    name : of the files and the heading. about : what the cells are, in a sentence.
+    work : operations counted for a row, as a multiple of those of its two products.
+    """
 
     rows: tuple[Row, ...]
     results: tuple[Result, ...]
     machine: dict[str, str] = field(default_factory=dict)
+    name: str = "forward"
+    about: str = "TFLOP/s of the two products over existing pairs; medians of rounds of medians."
+    work: float = 1.0
 
     def of(self, row: Row, who: str) -> Result | None:
         """Return a result if something was measured."""
@@ -80,7 +87,7 @@ class Table:
         for row in self.rows:
             ours, best, ratio = self.of(row, OURS), self.best(row), self.error_ratio(row)
             rates = [
-                f"{row.flops / r.ms / 1e9:.0f}" if (r := self.of(row, who)) else "-"
+                f"{self.work * row.flops / r.ms / 1e9:.0f}" if (r := self.of(row, who)) else "-"
                 for who in (OURS, *self.peers())
             ]
             mark = " *" if row.less else ""
@@ -118,19 +125,19 @@ class Table:
         rule = ["---"] * len(head)
         table = ["| " + " | ".join(line) + " |" for line in (head, rule, *body)]
         notes = [f"- {note}" for note in self.notes()]
-        about = "TFLOP/s of the two products over existing pairs; medians of rounds of medians."
-        return "\n".join(["# Forward", "", machine, "", about, "", *table, "", *notes, ""])
+        heading = f"# {self.name.capitalize()}"
+        return "\n".join([heading, "", machine, "", self.about, "", *table, "", *notes, ""])
 
     def write(self, folder: Path) -> None:
-        """Write ``forward.json`` and ``forward.md``."""
+        """Write ``forward.json`` and ``forward.md``, or what ``name`` says instead."""
         folder.mkdir(parents=True, exist_ok=True)
         data: dict[str, Any] = {
             "machine": self.machine,
-            "rows": [asdict(row) | {"flops": row.flops} for row in self.rows],
+            "rows": [asdict(row) | {"flops": self.work * row.flops} for row in self.rows],
             "results": [asdict(result) for result in self.results],
         }
-        (folder / "forward.json").write_text(json.dumps(data, indent=1) + "\n")
-        (folder / "forward.md").write_text(self.markdown())
+        (folder / f"{self.name}.json").write_text(json.dumps(data, indent=1) + "\n")
+        (folder / f"{self.name}.md").write_text(self.markdown())
 
 
 def machine() -> dict[str, str]:

@@ -72,6 +72,18 @@ ROWS: tuple[Row, ...] = (
     _row("entropy", "entropy", 4096, 128, less="peers give O and LSE, and no entropy"),
 )
 
+BACKWARD_ROWS: tuple[Row, ...] = (
+    *(
+        _row(name, example, n, d, peers=SDPA + FLEX[:1])
+        for d in (64, 128)
+        for name, example in (("full", "attention"), ("causal", "causal"))
+        for n in (4096, 16384)
+    ),
+    _row("window", "sliding_window", 16384, 128, parameters={"W": 1024}, peers=FLEX[:1]),
+    _row("gqa", "gqa", 4096, 128, heads=32, group=4, parameters={"G": 4}, peers=SDPA + FLEX[:1]),
+)
+"""Rows of the backward table; tuning FlexAttention's backward takes minutes a row."""
+
 
 def select(rows: Sequence[Row], patterns: Sequence[str]) -> tuple[Row, ...]:
     """Return the rows whose name matches one of the shell patterns, in the order of the table.
