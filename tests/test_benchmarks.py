@@ -179,7 +179,7 @@ def test_reference_gradients_are_those_of_a_masked_product(row: Row) -> None:
     predicate = peers.mask_mod(row) or (lambda b, h, q, k: k == k)
     mask = predicate(0, 0, p, m).expand(row.n, row.n)
     output = torch.nn.functional.scaled_dot_product_attention(
-        *tensors, attn_mask=mask, enable_gqa=row.group > 1
+        tensors[0], tensors[1], tensors[2], attn_mask=mask, enable_gqa=row.group > 1
     )
     found = torch.autograd.grad(output, tensors, seed)
     expected = backward.reference(row, tensors, seed)
