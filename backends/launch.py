@@ -20,6 +20,7 @@ from ..ir.cascade import Cascade, Scalar
 from ..ir.errors import BackendError, VerificationError
 from ..ir.mapping import Cut
 from ..ir.sizes import rank_sizes
+from .dispatch import Launch, Piece, dispatcher
 from .parts import processors_of, with_parts
 from .triton import launch_options, load, triton
 from .triton_arguments import check_dtype, check_parameters, check_tensors
@@ -28,6 +29,9 @@ Ready = Callable[..., torch.Tensor | tuple[torch.Tensor, ...]]
 
 READY_LIMIT = 256
 """How many combinations a plan remembers; the oldest goes first (a growing cache makes many)."""
+
+PLACE = 256
+"""Bytes: where tensors between kernels begin in the memory that they share."""
 
 GRID_LIMIT = 2**31 - 1
 """Programs along a grid's first dimension."""
@@ -94,23 +98,39 @@ class Plan:
 
         slots = {name: slot for slot, name in enumerate(inputs)}
         allocations: list[Callable[[], torch.Tensor]] = []
-        launches: list[tuple[Any, list[Any], list[tuple[int, int]], dict[str, int]]] = []
+        running: list[tuple[Kernel, int]] = []
+        between: dict[str, Piece] = {}
+        held = 0
         for kernel in self.kernels:
             programs = count_programs(kernel, sizes)
             for buffer in kernel.writes:
-                if buffer.tensor in slots:
+                if buffer.tensor in shapes:
                     continue  # written in part by an earlier kernel
                 shape = buffer_shape(buffer, sizes)
                 shapes[buffer.tensor], strides[buffer.tensor] = shape, contiguous_strides(shape)
-                slots[buffer.tensor] = len(slots)
-                allocations.append(allocation(buffer, shape, device, written=programs > 0))
-            if programs == 0:
-                continue
-            arguments, pointers = fill(kernel, slots, shapes, strides, sizes, values)
-            launch = load(kernel)[(programs,)]
-            launches.append((launch, arguments, pointers, launch_options(kernel)))
+                if buffer.tensor in self.outputs or programs == 0:
+                    slots[buffer.tensor] = len(slots)
+                    allocations.append(allocation(buffer, shape, device, written=programs > 0))
+                else:
+                    piece = Piece(held, *memory_of(buffer, shape), shape)
+                    between[buffer.tensor] = piece
+                    held += -(-piece.size // PLACE) * PLACE
+            if programs:
+                running.append((kernel, programs))
+        if between:
+            allocations.append(lambda: torch.empty(held, dtype=torch.uint8, device=device))
+        slots |= {tensor: len(slots) + k for k, tensor in enumerate(between)}
+        launches = [
+            Launch(
+                load(kernel),
+                programs,
+                *fill(kernel, slots, shapes, strides, sizes, values),
+                launch_options(kernel),
+            )
+            for kernel, programs in running
+        ]
         wanted = [slots[name] for name in self.outputs]
-        run = ready(allocations, launches, wanted)
+        run = ready(allocations, dispatcher(launches, tuple(between.values()), device), wanted)
         if any(kernel.descriptors for kernel in self.kernels):
             run = with_workspace(run)
         return guarded(run, device)
@@ -179,7 +199,7 @@ def mapped_sizes(
 
 def ready(
     allocations: Sequence[Callable[[], torch.Tensor]],
-    launches: Sequence[tuple[Any, list[Any], list[tuple[int, int]], dict[str, int]]],
+    dispatch: Callable[[list[torch.Tensor]], None],
     wanted: Sequence[int],
 ) -> Ready:
     """Return the function of a plan's fast path; everything that can be known is known here."""
@@ -189,11 +209,7 @@ def ready(
         store = [*tensors]
         for allocate in allocations:
             store.append(allocate())
-        for launch, template, pointers, options in launches:
-            arguments = template.copy()
-            for position, slot in pointers:
-                arguments[position] = store[slot]
-            launch(*arguments, **options)
+        dispatch(store)
         if single is not None:
             return store[single]
         return tuple([store[slot] for slot in wanted])
@@ -293,6 +309,13 @@ def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the strides of a new tensor of this shape, in elements."""
     steps = accumulate((max(n, 1) for n in reversed(shape[1:])), lambda a, b: a * b, initial=1)
     return tuple(reversed(list(steps)))[-len(shape) :] if shape else ()
+
+
+def memory_of(buffer: Buffer, shape: tuple[int, ...]) -> tuple[int, torch.dtype]:
+    """Return how many bytes a buffer takes, and its dtype."""
+    dtype: torch.dtype = getattr(torch, buffer.dtype)
+    check_dtype(buffer.tensor, dtype)
+    return math.prod(shape) * dtype.itemsize, dtype
 
 
 def allocation(

@@ -1,0 +1,125 @@
+"""Dispatch: prepared launches, past Triton's own dispatch once it has compiled what they need.
+
+Triton looks at every argument of every call to find the variant of a kernel that fits: which
+integers are 1 or multiples of 16, which addresses are aligned. In a prepared launch all arguments
+but the addresses are the same each time, so the variant that the first launch found is launched
+directly as long as every address is a multiple of 16 bytes. Anything else goes through Triton.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .triton import interpreting, triton
+
+DIRECT = ("3.6",)
+"""Versions of Triton whose compiled kernels are launched directly; others dispatch themselves."""
+
+ALIGNED = 16
+"""Bytes: Triton has a variant for addresses that are multiples of this, and one for others."""
+
+
+@dataclass(slots=True)
+class Launch:
+    """One launch of one kernel, arguments and all.
+
+    function : the Triton function. arguments : None for pointers; ``pointers`` has (position, slot)
+        for each. options : passed to Triton besides. compiled : what the first aligned launch gave,
+        as (run, function, packed metadata).
+    """
+
+    function: Any
+    programs: int
+    arguments: list[Any]
+    pointers: list[tuple[int, int]]
+    options: dict[str, int]
+    compiled: tuple[Any, Any, Any] | None = None
+
+    def through_triton(self, tensors: Sequence[torch.Tensor]) -> Any:
+        """Launch by Triton's dispatch, which compiles if it has to; return what it compiled."""
+        arguments = self.arguments.copy()
+        for position, slot in self.pointers:
+            arguments[position] = tensors[slot]
+        return self.function[(self.programs,)](*arguments, **self.options)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A tensor between kernels: its place in the one allocation that holds them all, in bytes."""
+
+    offset: int
+    size: int
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+    def of(self, memory: torch.Tensor) -> torch.Tensor:
+        """Return the tensor."""
+        flat = memory[self.offset : self.offset + self.size]
+        return flat.view(self.dtype).view(self.shape)
+
+
+def dispatcher(
+    launches: Sequence[Launch], pieces: Sequence[Piece], device: torch.device
+) -> Callable[[list[torch.Tensor]], None]:
+    """Return a function that runs the launches on tensors by slot.
+
+    With ``pieces``, the last tensor is the memory that they lie in; their slots follow the others.
+    """
+    direct = can_be_direct(device)
+    stream_of = current_stream() if direct else None
+    knobs = triton().knobs.runtime
+    index = device.index
+    offsets = [piece.offset for piece in pieces]
+
+    def through_triton(tensors: list[torch.Tensor], aligned: bool) -> None:
+        if pieces:
+            memory = tensors.pop()
+            tensors = [*tensors, *(piece.of(memory) for piece in pieces)]
+        for launch in launches:
+            found = launch.through_triton(tensors)
+            if direct and aligned and hasattr(found, "packed_metadata"):
+                launch.compiled = (found.run, found.function, found.packed_metadata)
+
+    def dispatch(tensors: list[torch.Tensor]) -> None:
+        addresses = [t.data_ptr() for t in tensors]
+        low = 0
+        for address in addresses:
+            low |= address
+        if (
+            low % ALIGNED
+            or not ready[0]
+            or knobs.launch_enter_hook.calls
+            or knobs.launch_exit_hook.calls
+        ):
+            through_triton(tensors, low % ALIGNED == 0)
+            ready[0] = direct and all(launch.compiled for launch in launches)
+            return
+        if offsets:
+            memory = addresses.pop()
+            addresses += [memory + offset for offset in offsets]
+        stream = stream_of(index)  # type: ignore[misc]
+        for launch in launches:
+            run, function, metadata = launch.compiled  # type: ignore[misc]
+            arguments = launch.arguments.copy()
+            for position, slot in launch.pointers:
+                arguments[position] = addresses[slot]
+            run(launch.programs, 1, 1, stream, function, metadata, None, None, None, *arguments)
+
+    ready = [False]
+    return dispatch
+
+
+def current_stream() -> Callable[[int | None], int]:
+    """Return the function with which Triton asks for a device's current stream."""
+    found: Callable[[int | None], int] = triton().runtime.driver.active.get_current_stream
+    return found
+
+
+def can_be_direct(device: torch.device) -> bool:
+    """Whether compiled kernels may be launched past Triton's dispatch."""
+    version = str(getattr(triton(), "__version__", ""))
+    return device.type == "cuda" and version.startswith(DIRECT) and not interpreting()
