@@ -41,6 +41,7 @@ def compile(
     num_stages: int | None = None,
     descriptors: bool | None = None,
     parts: Mapping[str, int] | None = None,
+    inside: tuple[str, ...] = (),
 ) -> Compiled:
     """Return a callable that computes a cascade.
 
@@ -60,6 +61,9 @@ def compile(
     parts : in how many parts, side by side, a rank is reduced that a kernel walks, by rank: 8, say,
         or 1 for never; 0 leaves the number to the launcher. By default the launcher decides that
         too, where there are too few rows to fill the machine.
+    inside : inputs of coordinates, such as page tables, whose values are promised to lie inside
+        whatever they index, at every point that takes part. Without the promise each one is tested,
+        for a coordinate outside names no point; with it, one that breaks it reads foreign memory.
 
     With ``EINFALL_TUNE=quick`` the first call of a shape measures several partitions and keeps the
     fastest, also for later processes.
@@ -67,10 +71,17 @@ def compile(
     Raises
     ------
     BackendError : an unknown back end.
+    ShapeError : ``inside`` names what is no input.
     """
+    for name in inside:
+        if name not in cascade.inputs:
+            raise ShapeError(
+                f"inside names inputs that hold coordinates; {name} is no input of {cascade.name} "
+                f"({', '.join(cascade.inputs)})"
+            )
     if backend not in BACKENDS:
         raise BackendError(f"backend is one of {', '.join(BACKENDS)}; {backend!r} given")
-    fixed = (num_warps, num_stages, descriptors, parts)
+    fixed = (num_warps, num_stages, descriptors, parts, inside)
     return Compiled(cascade, backend, target, dict(tiles or {}), *fixed)
 
 
@@ -87,8 +98,9 @@ class Compiled:
         num_stages: int | None,
         descriptors: bool | None = None,
         parts: Mapping[str, int] | None = None,
+        inside: tuple[str, ...] = (),
     ) -> None:
-        self.declared, self.parts = cascade, parts
+        self.declared, self.parts, self.inside = cascade, parts, inside
         self.num_warps, self.num_stages = num_warps, num_stages
         self.descriptors = descriptors
         self.backend, self.target, self.tiles = backend, target, tiles
@@ -204,6 +216,7 @@ class Compiled:
             num_warps=self.num_warps,
             num_stages=self.num_stages,
             descriptors=self.descriptors,
+            inside=self.inside,
             choice=choice,
         )
         wanted = self.parts if parts is None else parts
@@ -364,7 +377,7 @@ def _lowering_key(cascade: Cascade, known: Known) -> Any:
     return (
         widths, exact, values, tuple(known.dtypes.items()), known.target,
         tuple(known.tiles.items()), known.described, known.descriptors,
-        known.num_warps, known.num_stages, known.choice, tuple(known.parts.items()),
+        known.num_warps, known.num_stages, known.choice, tuple(known.parts.items()), known.inside,
     )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from ..ir.expression import (
     RankVariable,
     Reduce,
     accesses,
+    rewrite,
     tensors,
     walk,
 )
@@ -178,10 +179,10 @@ class Lowering(Lists):
         width = Number(walk.width)
         for k, r in enumerate(walk.positions.ranges):
             tag = f"_{k}" if len(walk.positions.ranges) > 1 else ""
-            begin = scaled(self.tile(r.begin, {}), width)
-            end = scaled(self.tile(r.end, {}), width)
+            begin = scaled(self.limit(r.begin), width)
+            end = scaled(self.limit(r.end), width)
             if walk.within is not None:
-                end = Op("where", (self.tile(walk.within, {}), end, Number(0)))
+                end = Op("where", (self.limit(walk.within), end, Number(0)))
             begin = self.bound(f"{slot}_begin{tag}", begin)
             end = self.bound(f"{slot}_end{tag}", end)
             place = partial(self.place, walk, slot, end)
@@ -289,21 +290,21 @@ class Lowering(Lists):
 
         for k, r in enumerate(ranges):
             tag = f"_{k}" if len(ranges) > 1 else ""
-            begin = down(self.tile(r.begin, {}))
+            begin = down(self.limit(r.begin))
             if visited is not None:
                 begin = Op("max", (begin, visited))
             begin = self.bound(f"{self.rank}_begin{tag}", begin)
-            end = self.bound(f"{self.rank}_end{tag}", self.tile(r.end, {}))
+            end = self.bound(f"{self.rank}_end{tag}", self.limit(r.end))
             if r.full_begin == r.full_end or self.several:
                 yield begin, end, True
             else:
                 whole = begin
-                whole_first = self.whole(self.tile(r.begin, {})) and visited is None
+                whole_first = self.whole(self.limit(r.begin)) and visited is None
                 if r.full_begin != r.begin or not whole_first:
-                    start = Op("max", (begin, up(self.tile(r.full_begin, {}))))
+                    start = Op("max", (begin, up(self.limit(r.full_begin))))
                     whole = self.bound(f"{self.rank}_whole_begin{tag}", start)
                     yield begin, Op("min", (whole, end)), True
-                stop = down(self.tile(r.full_end, {}))
+                stop = down(self.limit(r.full_end))
                 if whole != Number(0) or not nonnegative(stop):
                     stop = Op("max", (whole, stop))
                 stop = self.bound(f"{self.rank}_whole_end{tag}", stop)
@@ -325,6 +326,22 @@ class Lowering(Lists):
                 return all(map(self.whole, operands))
             case _:
                 return False
+
+    def limit(self, x: Expression) -> Value:
+        """Return a bound over a tile of rows; an extremum of what the rows hold is made first."""
+
+        def rule(part: Expression) -> Expression | None:
+            if not isinstance(part, Reduce):
+                return None
+            name = show_expression(part)  # no tensor's name has a bracket
+            if (name, ()) not in self.made:
+                word = {"min": "least", "max": "greatest"}[part.reducer]
+                var = self.names.take(f"{tensors(part)[0].lower()}_{word}")
+                found = self.reduce(var, part.reducer, part.ranks, part.body, {})
+                self.made[(name, ())] = found
+            return Access(name, ())
+
+        return self.tile(rewrite(x, rule), {})
 
     def bound(self, name: str, value: Value) -> Value:
         """Name a loop bound."""

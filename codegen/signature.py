@@ -95,7 +95,7 @@ def rank_along(coordinate: Value, axes: Mapping[str, Axis]) -> str:
         case Index(axis=name):
             return axes[name].rank
         case Scalar(name=name) if not name.startswith("size("):
-            return name
+            return next((a.rank for a in axes.values() if a.first == name), name)
         case Op(operands=operands):
             return next((r for x in operands if (r := rank_along(x, axes))), "")
         case Cast(value=inner):

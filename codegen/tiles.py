@@ -221,6 +221,10 @@ class Tiles:
                 return self.quotient(over, under, parts)
             case Apply("in", _):
                 raise BackendError(f"membership has no tile form yet ({x.at})")
+            case Apply("//" | "%" as operator, (inner, Constant(value=int(radix)))) if (
+                split := self.split(operator, self.tile(inner, parts, address=address), radix)
+            ):
+                return split
             case Apply(operator, operands):
                 values = tuple(self.widen(self.tile(o, parts, address=address)) for o in operands)
                 if operator in ARITHMETIC:
@@ -232,6 +236,19 @@ class Tiles:
                 return Op(operator, values)
             case _:
                 raise BackendError(f"{type(x).__name__} has no tile form here ({x.at})")
+
+    def split(self, operator: str, value: Value, radix: int) -> Value | None:
+        """Return a coordinate's quotient or remainder by a multiple of its tile; else None.
+
+        A tile of the loop begins at a multiple of its width, so all of it has one quotient; one
+        that a list names may lie behind the rank instead.
+        """
+        if value != Index(self.rank) or self.at:
+            return None
+        if radix <= 0 or radix % self.axes[self.rank].width:
+            return None
+        begin = Op(operator, (Scalar(self.axes[self.rank].first), Number(radix)))
+        return begin if operator == "//" else Op("+", (begin, Index(self.rank, row=True)))
 
     def wide(self, x: Expression, parts: Parts) -> Value:
         """Return an expression's value, ready for arithmetic."""

@@ -8,7 +8,6 @@ stay in 32 bits whatever a tensor's size.
 from __future__ import annotations
 
 import re
-from math import inf
 
 from .kernel import Kernel
 from .layout import comment, folded, lay_out
@@ -36,7 +35,7 @@ from .loop_nest import (
 )
 from .names import Names
 from .signature import values
-from .triton_operators import FUNCTIONS, HELPERS, INFIX
+from .triton_operators import FUNCTIONS, HELPERS, INFIX, number
 
 GROUPED = ("+", "-", "*", "/", "//", "%")
 """Operators whose right operand keeps its parentheses."""
@@ -289,6 +288,10 @@ class Printer:
                     terms.append(f"{self.expand(row, (name,), axes)} * {stride}")
                 case Index(axis=name):
                     terms.append(f"{self.expand(name, (name,), axes)} * {stride}")
+                case Op("+", (begin, Index(axis=name, row=True))) if not value_axes(begin):
+                    moving.append(f"tl.cast({self.value(begin, ())}, tl.int64) * {stride}")
+                    row = self.expand(f"{self.axes[name].rank}_row", (name,), axes)
+                    terms.append(f"{row} * {stride}")
                 case _ if value_axes(c):
                     text = self.broadcast(c, axes, tight=True)
                     terms.append(f"{text}.to(tl.int64) * {stride}")
@@ -468,15 +471,6 @@ def needed(lines: list[str], header: int) -> list[str]:
         if not equals or any(re.search(rf"\b{name}\b", x) for x in kept):
             kept.insert(0, line)
     return kept
-
-
-def number(value: int | float | bool) -> str:
-    """Return a literal's text."""
-    if isinstance(value, bool) or isinstance(value, int):
-        return repr(value)
-    if value in (inf, -inf):
-        return 'float("inf")' if value > 0 else 'float("-inf")'
-    return repr(value)
 
 
 def uses_coordinate(statement: Statement, axis: str) -> bool:

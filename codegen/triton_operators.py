@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 INFIX: dict[str, tuple[str, int]] = {
     "or": ("|", 3),
     "and": ("&", 4),
@@ -91,3 +93,12 @@ def multiply(x, y):
     return x * y''',
 }
 """Small functions that a kernel's file brings along where it needs them."""
+
+
+def number(value: int | float | bool) -> str:
+    """Return a literal's text."""
+    if isinstance(value, bool) or isinstance(value, int):
+        return repr(value)
+    if value in (inf, -inf):
+        return 'float("inf")' if value > 0 else 'float("-inf")'
+    return repr(value)

@@ -2,7 +2,8 @@
 
 Bounds are expressions over sizes, parameters, ranks that are one coordinate in a program, and the
 first and last coordinate of a tile of a tiled rank ``p``: ``Parameter("p_first")`` and
-``Parameter("p_last")``, both inclusive, as the generated kernel defines them.
+``Parameter("p_last")``, both inclusive, as the generated kernel defines them. What a tensor holds
+along p comes as its minimum or maximum over the tile, ``Reduce("min", ("p",), ...)``.
 """
 
 from __future__ import annotations

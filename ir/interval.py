@@ -62,10 +62,11 @@ def evaluate(
     return truth
 
 
-def surely_present(expression: Expression) -> bool:
+def surely_present(expression: Expression, sure: frozenset[str] = frozenset()) -> bool:
     """Whether reading this node never misses a tensor's shape: plain ranks, ``h // G``, ``h % n``.
 
-    Sizes are derived from such coordinates, so they are inside by construction.
+    Sizes are derived from such coordinates, so they are inside by construction; the values of
+    ``sure`` tensors, and those plus a constant, by promise.
     """
 
     def inside(x: Expression) -> bool:
@@ -73,6 +74,10 @@ def surely_present(expression: Expression) -> bool:
             case RankVariable() | Constant():
                 return True
             case Apply("//" | "%", (inner, Constant() | Parameter() | Size())):
+                return inside(inner)
+            case Access(tensor=tensor, coordinates=coordinates):
+                return tensor in sure and all(map(inside, coordinates))
+            case Apply("+" | "-", (Access() as inner, Constant())):
                 return inside(inner)
             case _:
                 return False

@@ -16,7 +16,16 @@ import numpy as np
 
 from ..ir.domain import Domain
 from ..ir.errors import PassError
-from ..ir.expression import Access, Apply, Constant, Expression, Parameter, RankVariable, Size
+from ..ir.expression import (
+    Access,
+    Apply,
+    Constant,
+    Expression,
+    Parameter,
+    RankVariable,
+    Reduce,
+    Size,
+)
 
 Numbers = Mapping[str, int | float]
 Tensors = Mapping[str, Any]
@@ -176,6 +185,8 @@ def _value(x: Expression, names: _Names) -> tuple[Any, Any]:
             return _given(names.ranks, rank), True
         case Access(tensor=tensor, coordinates=coordinates):
             return _read(np.asarray(_given(names.tensors, tensor)), coordinates, names)
+        case Reduce(reducer=reducer, ranks=ranks, body=body):
+            return _over_rows(reducer, ranks, body, names), True
         case Apply("in", (item, Access(tensor=tensor, coordinates=coordinates))):
             sought, present = _value(item, names)
             fibers, there = _read(np.asarray(_given(names.tensors, tensor)), coordinates, names)
@@ -192,6 +203,21 @@ def _value(x: Expression, names: _Names) -> tuple[Any, Any]:
             return _NUMPY[name]([np.asarray(v) for v, _ in found]), present
         case _:
             raise _NotGivenError(str(x))
+
+
+def _over_rows(reducer: str, ranks: tuple[str, ...], body: Expression, names: _Names) -> Any:
+    """Return the extremum over each tile's rows; what is not there counts as 0, as in a kernel."""
+    grid: dict[str, Any] = {}
+    for axis, rank in enumerate(ranks, start=1):
+        first, last = (_given(names.parameters, f"{rank}_{end}") for end in ("first", "last"))
+        places = np.minimum(first[:, None] + np.arange((last - first).max() + 1), last[:, None])
+        shape = [len(first)] + [1] * len(ranks)
+        shape[axis] = places.shape[1]
+        grid[rank] = places.reshape(shape)
+    at_rows = _Names({**names.ranks, **grid}, names.parameters, names.sizes, names.tensors)
+    value, present = _value(body, at_rows)
+    value = np.where(present, value, 0)
+    return getattr(value, reducer)(axis=tuple(range(1, value.ndim)))
 
 
 def _given(table: Mapping[str, Any], name: str) -> Any:

@@ -2,7 +2,8 @@
 
 A limit ``L(p)`` becomes an expression over ``p_first`` and ``p_last``. Where it only rises or only
 falls in p, the bound is its value at one end of the tile and so exact; elsewhere it is an interval
-bound, sound and perhaps loose. None says that nothing is known, e.g. of what a tensor holds.
+bound, sound and perhaps loose. What a tensor holds is bounded by a minimum or maximum over the rows
+of the tile, ``min[p](start[p])``. None says that nothing is known.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from __future__ import annotations
 from typing import Literal
 
 from ..ir.expression import (
+    Access,
     Apply,
     Constant,
     Expression,
     RankVariable,
+    Reduce,
     accesses,
     free_ranks,
 )
@@ -42,6 +45,10 @@ def _extreme(x: Expression, end: End, known: Known) -> Expression | None:
     match x:
         case RankVariable(rank=rank):
             return first(rank) if end == "least" else last(rank)
+        case Access():
+            # what the rows of a tile hold is looked up when the tile is there
+            rows = tuple(r for r in known.tiled if r in free_ranks(x))
+            return Reduce("min" if end == "least" else "max", rows, x)
         case Apply("+" | "-" | "*" | "neg"):
             return _of_sum(linear(x), end, known)
         case Apply("//" | "/" as name, (inner, divisor)) if _positive(divisor, known):

@@ -43,6 +43,7 @@ def domain(
     streamed: str,
     tiled: tuple[str, ...],
     real: tuple[str, ...] = (),
+    sure: frozenset[str] = frozenset(),
 ) -> Domain:
     """Return what a tile of rows visits of the streamed rank.
 
@@ -53,6 +54,7 @@ def domain(
     tiled : ranks of which a program has a tile, ``p_first`` to ``p_last``, both inclusive. Any
         other rank is one coordinate in a program and may stand in a bound.
     real : parameters and tensors of the filter that hold fractions; limits are rounded for them.
+    sure : tensors whose values lie inside whatever they index.
     """
     if filter is None:
         return Domain((Range(ZERO, Size(streamed), ZERO, Size(streamed)),))
@@ -61,7 +63,7 @@ def domain(
     solved = solve(filter, known)
     parts = pieces(solved, known)
     found = [b for b in (bounds(part, known) for part in parts) if b is not None]
-    unsure = [x for x in walk(filter) if not surely_present(x)]
+    unsure = [x for x in walk(filter) if not surely_present(x, sure)]
     if unsure:
         found = [Bounds(b.begin, b.end, None, b.tested) for b in found]
     ranges, hulled = arranged(found, known)

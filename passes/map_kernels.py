@@ -29,15 +29,16 @@ def map_kernel(
     sizes: Mapping[str, int],
     shapes: Mapping[str, tuple[int, ...]],
     parameters: Mapping[str, float],
+    inside: tuple[str, ...] = (),
     stored: Mapping[str, Expression | None] | None = None,
     apart: tuple[str, ...] = (),
 ) -> MappedKernel:
     """Derive a group's loops and assign its ranks their roles.
 
     ``sizes``, input ``shapes`` and ``parameters`` are what is known when compiling; they only serve
-    to drop conditions that always hold, and to hold resident ranks whole. ``stored`` gives tensors
-    that earlier kernels write the condition under which their points exist. ``apart`` are ranks of
-    which a program has one coordinate in any case.
+    to drop conditions that always hold, and to hold resident ranks whole. The values of ``inside``
+    index within bounds. ``stored`` gives tensors that earlier kernels write the condition under
+    which their points exist. ``apart`` are ranks of which a program has one coordinate in any case.
 
     Raises
     ------
@@ -64,7 +65,7 @@ def map_kernel(
                 f" does not; return {lost[0]} too, or give {tensor} a value everywhere with default"
             )
     writers = {e.name: e for e in cascade.einsums}
-    facts = Facts(slice, sizes, shapes, parameters, found, writers)
+    facts = Facts(slice, sizes, shapes, parameters, found, writers, frozenset(inside))
     collect_presence(before, facts)
     taking = []
     for s in streamings:
@@ -92,6 +93,7 @@ def map_kernel(
             conditions,
             rows,
             continues=group.segments.index(s.rank) > 0 if group.segments else False,
+            sure=frozenset(inside),
             parameters=parameters,
             inputs=given,
             sizes=sizes,
@@ -126,6 +128,7 @@ def follow(
     rows: tuple[str, ...],
     *,
     continues: bool,
+    sure: frozenset[str],
     parameters: Mapping[str, float],
     inputs: Mapping[str, tuple[int, ...] | None],
     sizes: Mapping[str, int],
@@ -145,7 +148,7 @@ def follow(
     if left and all(test == FALSE for test in left):
         visited = Domain(())
     else:
-        visited = domain(union(left), streamed=streaming.rank, tiled=rows)
+        visited = domain(union(left), streamed=streaming.rank, tiled=rows, sure=sure)
     return Traversal(streaming, visited, walks, tests, continues, taking)
 
 

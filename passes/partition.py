@@ -332,8 +332,8 @@ def operands(kernel: MappedKernel) -> tuple[tuple[str, tuple[str, ...]], ...]:
         body = item.lift if isinstance(item, Field) else item.body
         for x in walk(body):
             if isinstance(x, Access) and x.tensor in kernel.reads:
-                ranks = tuple(
+                ranks = dict.fromkeys(
                     y.rank for c in x.coordinates for y in walk(c) if isinstance(y, RankVariable)
                 )
-                found.setdefault((x.tensor, ranks))
+                found.setdefault((x.tensor, tuple(ranks)))
     return tuple(found)

@@ -21,6 +21,7 @@ from .align import align
 from .base_two import base_two
 from .dead import remove_dead
 from .divide import RESIDENT_LIMIT, Group, divide
+from .fix_radices import fix_radices
 from .flatten import flatten
 from .inline import inline
 from .map_kernels import map_kernel
@@ -43,6 +44,7 @@ class Known:
     target : ``sm_80``, ``sm_90``, ``sm_100``, ``gfx942``.
     tiles : tile sizes that the user fixes, by rank.
     num_warps, num_stages : instead of the partition's choice (None: its own).
+    inside : integer inputs whose values are promised to lie inside whatever they index.
     choice : which of the partition's configurations is taken, the best guess being number 0.
     described : inputs of which a tensor descriptor may fetch boxes.
     descriptors : whether descriptors are used where they may be (None: where they pay).
@@ -60,6 +62,7 @@ class Known:
     descriptors: bool | None = None
     num_warps: int | None = None
     num_stages: int | None = None
+    inside: tuple[str, ...] = ()
     choice: int = 0
     parts: Mapping[str, int] = field(default_factory=dict)
 
@@ -75,6 +78,7 @@ class Step:
 
 CASCADE_PASSES: tuple[tuple[str, Callable[[Cascade, Known], Cascade]], ...] = (
     ("flatten", lambda c, k: flatten(c)),
+    ("fix_radices", lambda c, k: fix_radices(c, parameters=k.parameters)),
     ("remove_dead", lambda c, k: remove_dead(c)),
     ("stabilise", lambda c, k: stabilise(c, parameters=k.parameters)),
     ("simplify", lambda c, k: simplify(c, sizes=short_sizes(c, k))),
@@ -194,6 +198,7 @@ def cut_groups(
             sizes=known.sizes,
             shapes=shapes,
             parameters=known.parameters,
+            inside=known.inside,
             stored=stored,
             apart=parts,
         )

@@ -19,7 +19,9 @@ from ..ir.expression import (
     Reduce,
     children,
     substitute,
+    tensors,
 )
+from ..ir.interval import surely_present
 from .align import conjunction, holds, inside
 
 EXTENT = "{tensor}_size_{position}"
@@ -37,7 +39,9 @@ class Facts:
         parameters: Mapping[str, float],
         found: dict[str, Expression | None],
         writers: Mapping[str, Einsum],
+        promised: frozenset[str] = frozenset(),
     ) -> None:
+        self.promised = promised
         self.inputs = frozenset(cascade.inputs)
         self.writers = {**writers, **{e.name: e for e in cascade.einsums}}
         self.sizes, self.shapes, self.parameters = sizes, shapes, parameters
@@ -75,6 +79,8 @@ class Facts:
         for position, coordinate in enumerate(access.coordinates):
             conditions += self.conditions(coordinate)
             stored = access.tensor in self.inputs
+            if tensors(coordinate) and surely_present(Access("", (coordinate,)), self.promised):
+                continue
             if stored and not self.is_home(access.tensor, position, coordinate):
                 name = EXTENT.format(tensor=access.tensor, position=position)
                 bound: Expression = Parameter(name)

@@ -130,8 +130,9 @@ CASES = [
     Case("p % B < 2 and m <= p", {"B": (1, 4)}, False, True),
     Case("doc[b, p] == doc[b, m]", {"b": (0, 1)}, False, False),
     Case("doc[b, p] == doc[b, m] and m <= p and p - m < W", {"b": (0, 1), "W": (6,)}, False, False),
-    Case("m <= row[p]", {}, False, False),
-    Case("m < row[p] or m <= p", {}, False, False),
+    Case("m <= row[p]", {}),
+    Case("m < row[p] or m <= p", {}),
+    Case("m >= row[p] - c and m <= p + row[p]", {"c": (0, 5)}, False),
     Case("bit_length(m) <= k", {"k": (0, 3)}, False, False),
     Case("m * (m - 1) <= p", {}, False, False),
     Case(

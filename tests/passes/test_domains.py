@@ -10,7 +10,7 @@ import pytest
 
 from einfall.ir.domain import Domain
 from einfall.ir.errors import PassError
-from einfall.ir.expression import Constant, Expression
+from einfall.ir.expression import Constant, Expression, Reduce, rewrite
 from einfall.ir.notation import cascade
 from einfall.ir.show import show_expression as show
 from einfall.passes.domains import domain, executed_density, positive_parameters
@@ -35,6 +35,21 @@ def read(text: str) -> Expression:
     return filter
 
 
+def looked_up(bound: Expression, names: dict[str, Any]) -> Expression:
+    """Replace the extremum of what a tile's rows hold by its value."""
+
+    def rule(x: Expression) -> Expression | None:
+        if not isinstance(x, Reduce):
+            return None
+        (rank,) = x.ranks
+        body = evaluator(show(x.body))
+        rows = range(names[f"{rank}_first"], names[f"{rank}_last"] + 1)
+        pick = {"min": min, "max": max}[x.reducer]
+        return Constant(pick(body({**names, rank: p}) for p in rows))
+
+    return rewrite(bound, rule)
+
+
 def tiles_of(
     found: Domain, names: dict[str, Any], sizes: dict[str, int], tile: int, streamed: str
 ) -> Iterator[tuple[int, bool]]:
@@ -42,7 +57,8 @@ def tiles_of(
     reached = 0
     for x in found.ranges:
         begin, end, full_begin, full_end = (
-            evaluator(show(b))(names) for b in (x.begin, x.end, x.full_begin, x.full_end)
+            evaluator(show(looked_up(b, names)))(names)
+            for b in (x.begin, x.end, x.full_begin, x.full_end)
         )
         assert all(isinstance(b, int) for b in (begin, end, full_begin, full_end))
         assert begin >= 0 and end <= sizes[streamed] and full_begin >= 0
