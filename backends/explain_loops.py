@@ -75,8 +75,9 @@ class LoopExplanation:
     fields : the accumulators, in order. body : what is computed a tile at a time. finalise : what
     is made of the accumulators. reads : tensors of memory read along the rank. test : the condition
     on partial tiles. exact : False where every tile is tested. lists : those that are walked after
-    that. tiles : None, with the reason in
-    ``open``, where they could not be counted.
+    that. tiles : None, with the reason in ``open``, where they could not be counted.
+    table : ``""``, or when the tiles that have points are listed by a kernel: ``once`` for equal
+    sizes and parameters, or at each ``call``.
     """
 
     rank: str
@@ -93,6 +94,7 @@ class LoopExplanation:
     tiles: TilesExplanation | None
     open: str
     lists: tuple[ListExplanation, ...] = ()
+    table: str = ""
 
 
 def explain_loop(kernel: MappedKernel, traversal: Traversal, facts: Facts) -> LoopExplanation:
@@ -124,6 +126,7 @@ def explain_loop(kernel: MappedKernel, traversal: Traversal, facts: Facts) -> Lo
         ),
         reason,
         tuple(explain_list(x) for x in traversal.walks),
+        "" if domain.table is None else "once" if domain.table.fixed else "call",
     )
 
 

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 WIDTH = 100
 
+SCATTERED = 2.0
+"""Points computed for each that exists, above which an explanation warns."""
+
 
 def text(x: Explanation) -> str:
     """Return the explanation as lines of at most 100 columns."""
@@ -162,7 +165,7 @@ def visited(loop: LoopExplanation) -> Iterator[str]:
     for k, r in enumerate(loop.ranges):
         then = "visits" if k == 0 else "then"
         yield f"  {then} {loop.rank} from {r.begin} to {r.end}"
-        if (r.full_begin, r.full_end) != (r.begin, r.end):
+        if not loop.table and (r.full_begin, r.full_end) != (r.begin, r.end):
             yield f"    tiles between {r.full_begin} and {r.full_end} have all their points"
     for x in loop.lists:
         what = "coordinate" if x.width == 1 else f"block of {x.width}"
@@ -174,8 +177,12 @@ def visited(loop: LoopExplanation) -> Iterator[str]:
             yield f"    tests there: {test}"
     if not loop.ranges and not loop.lists:
         yield "  visits nothing: no point exists"
+    if loop.table:
+        often = {"once": "once for equal sizes and parameters", "call": "at each call"}[loop.table]
+        yield f"  of these, tiles without points are left out: a table lists the others, {often}"
+        yield "    full tiles are walked first, and carry no test"
     if loop.test is not None:
-        where = "partial tiles" if loop.exact else "every tile"
+        where = "partial tiles" if loop.exact or loop.table else "every tile"
         yield f"  tests on {where}: {loop.test}"
     for note in loop.notes:
         yield f"  {note}"
@@ -188,6 +195,12 @@ def visited(loop: LoopExplanation) -> Iterator[str]:
         f"  {times(t.total, 'tile')}: {t.skipped:,} skipped, {t.full:,} full, {t.partial:,} partial"
     )
     yield f"  executed density {percent(t.executed_density)}{exist}"
+    if t.live_density and t.executed_density > SCATTERED * t.live_density:
+        many = digits(t.executed_density / t.live_density)
+        yield (
+            f"  scattered points: {many} are computed for each that exists; smaller tiles, or ranks"
+            " cut so that the points lie together, would compute fewer"
+        )
 
 
 def stored(x: Explanation) -> Iterator[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -21,6 +22,7 @@ from ..ir.errors import BackendError, VerificationError
 from ..ir.mapping import Cut
 from ..ir.sizes import rank_sizes
 from .dispatch import Launch, Piece, dispatcher
+from .kept import Kept, behind, itself, keep
 from .parts import processors_of, with_parts
 from .triton import launch_options, load, triton
 from .triton_arguments import check_dtype, check_parameters, check_tensors
@@ -52,6 +54,7 @@ class Plan:
     mapped: Cascade | None = None
     cuts: tuple[Cut, ...] = ()
     ready: dict[Any, Ready] = field(default_factory=dict, compare=False, repr=False)
+    tables: dict[Any, Kept] = field(default_factory=dict, compare=False, repr=False)
 
     def __call__(
         self, *tensors: torch.Tensor, **parameters: Scalar
@@ -101,8 +104,16 @@ class Plan:
         running: list[tuple[Kernel, int]] = []
         between: dict[str, Piece] = {}
         held = 0
+        kept: list[Kept] = []
         for kernel in self.kernels:
             programs = count_programs(kernel, sizes)
+            if kernel.fixed:
+                kept.append(self.fixed(kernel, programs, sizes, values, device))
+                for buffer, tensor in zip(kernel.writes, kept[-1].tensors, strict=True):
+                    shapes[buffer.tensor], strides[buffer.tensor] = tensor.shape, tensor.stride()
+                    slots[buffer.tensor] = len(slots)
+                    allocations.append(partial(itself, tensor))
+                continue
             for buffer in kernel.writes:
                 if buffer.tensor in shapes:
                     continue  # written in part by an earlier kernel
@@ -133,7 +144,35 @@ class Plan:
         run = ready(allocations, dispatcher(launches, tuple(between.values()), device), wanted)
         if any(kernel.descriptors for kernel in self.kernels):
             run = with_workspace(run)
+        if kept and device.type == "cuda":
+            run = behind(run, tuple(kept), device)
         return guarded(run, device)
+
+    def fixed(
+        self,
+        kernel: Kernel,
+        programs: int,
+        sizes: Mapping[str, int],
+        parameters: Mapping[str, Scalar],
+        device: torch.device,
+    ) -> Kept:
+        """Return what a kernel writes that no tensor changes; it runs once."""
+        slots = {buffer.tensor: k for k, buffer in enumerate(kernel.writes)}
+        shapes = {b.tensor: buffer_shape(b, sizes) for b in kernel.writes}
+        strides = {t: contiguous_strides(shape) for t, shape in shapes.items()}
+        arguments, pointers = fill(kernel, slots, shapes, strides, sizes, parameters)
+        key = (kernel.text, tuple(arguments), tuple(shapes.values()), device)
+        if key not in self.tables:
+            made = [allocation(b, shapes[b.tensor], device, written=True)() for b in kernel.writes]
+            for position, slot in pointers:
+                arguments[position] = made[slot]
+            if programs:
+                launch = partial(load(kernel)[(programs,)], **launch_options(kernel))
+                guarded(launch, device)(*arguments)
+            while len(self.tables) >= READY_LIMIT:
+                self.tables.pop(next(iter(self.tables)), None)
+            self.tables[key] = keep(made, device)
+        return self.tables[key]
 
 
 def plan(
@@ -302,7 +341,7 @@ def count_programs(kernel: Kernel, sizes: Mapping[str, int]) -> int:
 
 def buffer_shape(buffer: Buffer, sizes: Mapping[str, int]) -> tuple[int, ...]:
     """Return the shape of a buffer; its iterative rank has the first generation besides."""
-    return tuple(sizes[rank] + (rank == buffer.generations) for rank in buffer.ranks)
+    return tuple(buffer.extent(rank, sizes[rank]) for rank in buffer.ranks)
 
 
 def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:

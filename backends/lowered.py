@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..codegen.kernel import Buffer, Kernel
 from ..codegen.lower import lower
+from ..codegen.tables import table_nests
 from ..codegen.triton import print_triton
 from ..ir.cascade import Cascade
 from ..ir.mapping import Mapping
@@ -63,8 +64,13 @@ def lower_cascade(cascade: Cascade, known: Known) -> Lowered:
     mapping, steps = map_cascade(cascade, known)
     dtypes = dict(mapping.dtypes)
     ranks = {e.name: e.ranks for e in mapping.cascade.einsums}
-    kernels = []
+    kernels: list[Kernel] = []
+    made: dict[str, Kernel] = {}
     for kernel in mapping.kernels:
+        for table in table_nests(kernel, dtypes=dtypes):
+            if table.name not in made:
+                made[table.name] = print_triton(table)
+                kernels.append(replace(made[table.name], fixed=not made[table.name].reads))
         buffers = {t: Buffer(t, ranks[t], dtypes[t]) for t in kernel.writes}
         nest = lower(kernel, dtypes=dtypes, buffers=buffers, title=title(mapping, kernel.name))
         kernels.append(print_triton(nest))

@@ -297,7 +297,12 @@ def launch(kernel: Kernel, cascade: Cascade, made: set[str]) -> Iterator[str]:
 
 def allocation(buffer: Buffer, kernel: Kernel, cascade: Cascade) -> Iterator[str]:
     """Yield the allocation of a tensor that a kernel writes."""
-    extents = [f"size_{r}" + (" + 1" if r == buffer.generations else "") for r in buffer.ranks]
+    tiles = dict(buffer.tiles)
+    extents = [
+        (f"triton.cdiv(size_{r}, {tiles[r]})" if r in tiles else f"size_{r}")
+        + (" + 1" if r == buffer.generations else "")
+        for r in buffer.ranks
+    ]
     # Where a rank of the grid is empty nothing is written, and what there is must be 0.
     whole = {g.rank for g in kernel.grid} <= set(buffer.ranks)
     make = "empty" if whole else "zeros"

@@ -32,13 +32,20 @@ class Buffer:
     """A tensor that a kernel writes: allocated by the launcher, by rank sizes.
 
     dtype is a numpy-style name (``float16``, ``bfloat16``, ``float32``, ``int32``, ``int64``).
-    ``generations`` names an iterative rank whose extent is size + 1, or "".
+    ``generations`` names an iterative rank whose extent is size + 1, or "". ``tiles`` gives ranks
+    of which the tensor has one element for each tile, with the tile's width.
     """
 
     tensor: str
     ranks: tuple[str, ...]
     dtype: str
     generations: str = ""
+    tiles: tuple[tuple[str, int], ...] = ()
+
+    def extent(self, rank: str, size: int) -> int:
+        """Return how many elements lie along a rank of a size."""
+        tile = dict(self.tiles).get(rank, 1)
+        return -(-size // tile) + (rank == self.generations)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +65,8 @@ class Kernel:
 
     The grid is one-dimensional: the product of ``grid``'s extents, the last varying fastest; the
     kernel decodes ``tl.program_id(0)`` itself. ``descriptors`` says that it makes tensor
-    descriptors, for which Triton needs an allocator (``triton.set_allocator``).
+    descriptors, for which Triton needs an allocator (``triton.set_allocator``). ``fixed`` says that
+    what it writes depends on sizes and parameters alone, so that one run serves many calls.
     """
 
     name: str
@@ -71,6 +79,7 @@ class Kernel:
     num_warps: int = 4
     num_stages: int = 2
     descriptors: bool = False
+    fixed: bool = False
 
     @property
     def tile_sizes(self) -> dict[str, int]:

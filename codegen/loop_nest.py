@@ -13,11 +13,12 @@ it. Both emitters print this level, neither looks further up.
               | Store(tensor, coordinates, value, guard)
               | Loop(rank, first, begin, end, tile, body)
               | Place(axis, value)                     m_first = block * 64
+              | When(condition, body)                  body, if a scalar condition holds
               | Comment(text)
     value     = Ref(var) | Number | Scalar(name) | Index(axis) | Op(operator, operands) | Cast
 
 Axes are listed once in ``Nest.axes``, in the order in which every tile lays them out, so a tile's
-layout follows from the set of its axes. Operators are those of ``ir.operators``, plus ``cdiv``,
+layout follows from the set of its axes. Operators are those of ``ir.operators``, ``cdiv``, ``<<``,
 and their operands broadcast by axis name.
 """
 
@@ -178,7 +179,8 @@ class Store:
 class Loop:
     """Walk a rank: ``first`` = begin, begin + tile, ... below end.
 
-    ``cut`` says that tiles may be cut by the filter or by the end of the rank.
+    ``cut`` says that tiles may be cut by the filter or by the end of the rank. Over a table of
+    tiles ``first`` is a place in a list, ``tile`` is "" and the body begins by placing the tile.
     """
 
     rank: str
@@ -199,13 +201,21 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class When:
+    """Run ``body`` if a scalar condition holds; it redefines variables, and defines none."""
+
+    condition: Value
+    body: tuple[Statement, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Comment:
     """A line for the reader."""
 
     text: str
 
 
-Statement = Let | Load | Dot | Fold | Store | Loop | Place | Comment
+Statement = Let | Load | Dot | Fold | Store | Loop | When | Place | Comment
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +253,7 @@ def statements(body: tuple[Statement, ...]) -> Iterator[Statement]:
     """Yield every statement, loops before their bodies."""
     for statement in body:
         yield statement
-        if isinstance(statement, Loop):
+        if isinstance(statement, Loop | When):
             yield from statements(statement.body)
 
 
@@ -280,11 +290,11 @@ def nonnegative(value: Value) -> bool:
     match value:
         case Number(value=n):
             return n >= 0
-        case Index():
+        case Index() | Op("abs" | "bit_length"):
             return True
         case Scalar(signed=signed):
             return not signed
-        case Op("+" | "*" | "//" | "%" | "min" | "max" | "cdiv", operands):
+        case Op("+" | "*" | "//" | "%" | "min" | "max" | "cdiv" | "<<", operands):
             return all(nonnegative(x) for x in operands)
         case _:
             return False

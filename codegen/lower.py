@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 
 from ..ir.cascade import Einsum
-from ..ir.domain import Walk
+from ..ir.domain import Range, Walk
 from ..ir.expression import (
     Access,
     Apply,
@@ -52,6 +52,7 @@ from .loop_nest import (
     nonnegative,
 )
 from .signature import sign
+from .table_walk import list_dtypes, listed
 from .tiles import Parts
 
 
@@ -98,7 +99,8 @@ class Lowering(Lists):
         for tensor in kernel.writes:
             self.store(buffers[tensor])
         written = tuple(buffers[t] for t in kernel.writes)
-        return sign(kernel, tuple(self.outer), self.axes, written, self.dtypes, self.names)
+        dtypes = {**self.dtypes, **list_dtypes(kernel)}
+        return sign(kernel, tuple(self.outer), self.axes, written, dtypes, self.names)
 
     def compute(self, einsum: Einsum) -> None:
         """Compute an einsum whose result is a tile, one variable for each of its parts."""
@@ -152,9 +154,15 @@ class Lowering(Lists):
             self.begin(streaming)
         tile = self.axes[self.rank].constant
         first = self.axes[self.rank].first
-        for begin, end, cut in self.sections(traversal, Scalar(tile)):
-            body = self.step(traversal, cut)
-            self.say(Loop(self.rank, first, begin, end, tile, tuple(body), cut))
+        if traversal.domain.table is not None:
+            for slot, end, place, cut in listed(self, traversal.domain.table):
+                cut = cut or self.several
+                body = tuple(self.step(traversal, cut, place))
+                self.say(Loop(self.rank, slot, Number(0), end, "", body, cut))
+        else:
+            for begin, end, cut in self.sections(traversal, Scalar(tile)):
+                body = tuple(self.step(traversal, cut))
+                self.say(Loop(self.rank, first, begin, end, tile, body, cut))
         for item in traversal.walks:
             self.follow(traversal, item)
         self.rank, self.fills, self.row_free, self.frames = "", {}, (), set()
@@ -279,39 +287,39 @@ class Lowering(Lists):
 
     def sections(self, traversal: Traversal, width: Value) -> Iterator[tuple[Value, Value, bool]]:
         """Yield (begin, end, cut) of each loop in order; loops begin at multiples of the tile."""
-        ranges = traversal.domain.ranges
+        for k, (r, tag, begin, end) in enumerate(self.spans(traversal.domain.ranges, width)):
+            if r.full_begin == r.full_end or self.several:
+                yield begin, end, True
+                continue
+            whole = begin
+            whole_first = k == 0 and self.whole(self.limit(r.begin))
+            if r.full_begin != r.begin or not whole_first:
+                start = Op("max", (begin, up(self.limit(r.full_begin), width)))
+                whole = self.bound(f"{self.rank}_whole_begin{tag}", start)
+                yield begin, Op("min", (whole, end)), True
+            stop = self.limit(r.full_end)
+            stop = stop if self.whole(stop) else down(stop, width)
+            if whole != Number(0) or not nonnegative(stop):
+                stop = Op("max", (whole, stop))
+            stop = self.bound(f"{self.rank}_whole_end{tag}", stop)
+            yield whole, stop, False
+            yield stop, end, True
+
+    def spans(
+        self, ranges: tuple[Range, ...], width: Value
+    ) -> Iterator[tuple[Range, str, Value, Value]]:
+        """Yield ranges with a name's ending and their bounds; no tile is in two of them."""
         visited: Value | None = None
-
-        def down(x: Value) -> Value:
-            return x if self.whole(x) else Op("*", (Op("//", (x, width)), width))
-
-        def up(x: Value) -> Value:
-            return Op("*", (Op("cdiv", (x, width)), width))
-
         for k, r in enumerate(ranges):
             tag = f"_{k}" if len(ranges) > 1 else ""
-            begin = down(self.limit(r.begin))
+            begin = self.limit(r.begin)
+            begin = begin if self.whole(begin) else down(begin, width)
             if visited is not None:
                 begin = Op("max", (begin, visited))
             begin = self.bound(f"{self.rank}_begin{tag}", begin)
             end = self.bound(f"{self.rank}_end{tag}", self.limit(r.end))
-            if r.full_begin == r.full_end or self.several:
-                yield begin, end, True
-            else:
-                whole = begin
-                whole_first = self.whole(self.limit(r.begin)) and visited is None
-                if r.full_begin != r.begin or not whole_first:
-                    start = Op("max", (begin, up(self.limit(r.full_begin))))
-                    whole = self.bound(f"{self.rank}_whole_begin{tag}", start)
-                    yield begin, Op("min", (whole, end)), True
-                stop = down(self.limit(r.full_end))
-                if whole != Number(0) or not nonnegative(stop):
-                    stop = Op("max", (whole, stop))
-                stop = self.bound(f"{self.rank}_whole_end{tag}", stop)
-                yield whole, stop, False
-                yield stop, end, True
-            if k + 1 < len(ranges):
-                visited = Op("max", (begin, up(end)))
+            yield r, tag, begin, end
+            visited = Op("max", (begin, up(end, width)))
 
     def whole(self, value: Value) -> bool:
         """Whether a tile of the streamed rank begins there, whatever its width."""
@@ -431,6 +439,16 @@ class Lowering(Lists):
         if not tests:
             return None
         return tests[0] if len(tests) == 1 else Op("and", tuple(tests))
+
+
+def down(x: Value, width: Value) -> Value:
+    """Return the begin of the tile in which a coordinate lies."""
+    return Op("*", (Op("//", (x, width)), width))
+
+
+def up(x: Value, width: Value) -> Value:
+    """Return the end of the tile before which a coordinate lies."""
+    return Op("*", (Op("cdiv", (x, width)), width))
 
 
 def extent_tests(access: Access, position: int) -> tuple[Expression, Expression]:

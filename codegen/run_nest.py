@@ -32,6 +32,7 @@ from .loop_nest import (
     Statement,
     Store,
     Value,
+    When,
     value_axes,
 )
 
@@ -49,7 +50,7 @@ def run_nest(
     tensors : what the kernel reads, by name. sizes : of every rank that is an argument or in the
     grid, and of every rank that is written.
     """
-    written = {b.tensor: np.zeros([sizes[r] for r in b.ranks]) for b in nest.writes}
+    written = {b.tensor: np.zeros([b.extent(r, sizes[r]) for r in b.ranks]) for b in nest.writes}
     tiles = dict(nest.tiles)
     counts = [-(-sizes[g.rank] // (tiles[g.tile] if g.tile else 1)) for g in nest.grid]
     for place in product(*(range(n) for n in counts)):
@@ -64,6 +65,7 @@ def run_nest(
             if not g.tile:
                 scalars[g.rank] = k
                 continue
+            scalars[f"{g.rank}_tile"] = k
             scalars[f"{g.rank}_first"] = k * tiles[g.tile]
             last = min((k + 1) * tiles[g.tile], sizes[g.rank]) - 1
             scalars[f"{g.rank}_last"] = last
@@ -111,11 +113,14 @@ class Program:
                     self.store(s)
                 case Loop(first=first, begin=begin, end=end, tile=tile, body=body):
                     start_, stop = int(self.value(begin, ())), int(self.value(end, ()))
-                    for at in range(start_, stop, int(self.scalars[tile])):
+                    for at in range(start_, stop, int(self.scalars[tile]) if tile else 1):
                         self.scalars[first] = at
                         self.run(body)
                 case Place(axis=axis, value=value):
                     self.scalars[self.nest.axis(axis).first] = int(self.value(value, ()))
+                case When(condition=condition, body=body):
+                    if self.value(condition, ()):
+                        self.run(body)
                 case _:
                     continue
 
@@ -123,6 +128,8 @@ class Program:
         """Define a variable, repeated over axes along which its value does not vary."""
         shape = tuple(self.width(a) for a in axes)
         self.variables[name] = (axes, np.broadcast_to(value, shape))
+        if not axes:  # a list of tiles gives a tile's first coordinate as a variable
+            self.scalars[name] = float(value)
 
     def width(self, axis: str) -> int:
         """How many coordinates an axis has."""
@@ -257,6 +264,7 @@ NUMPY: dict[str, Any] = {
     "//": np.floor_divide,
     "%": np.mod,
     "**": np.power,
+    "<<": np.left_shift,
     "neg": np.negative,
     "not": np.logical_not,
     "==": np.equal,

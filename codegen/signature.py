@@ -22,6 +22,7 @@ from .loop_nest import (
     Statement,
     Store,
     Value,
+    When,
     statements,
 )
 from .names import Names
@@ -59,8 +60,9 @@ def sign(
     ]
     arguments += [Argument("size", name, rank=r) for r, name in size_names.items()]
     known = {g.rank for g in grid} | {a.first for a in axes.values()}
+    known |= {f"{r}_{end}" for r in kernel.ranks("tiled") for end in ("last", "tile")}
+    known |= {a.constant for a in axes.values()} | {f"{r}_last" for r in kernel.ranks("streamed")}
     known |= {s.first for s in statements(body) if isinstance(s, Loop)}
-    known |= {f"{r}_last" for r in kernel.ranks("tiled")} | {a.constant for a in axes.values()}
     for name in used:
         if name in known or name.startswith("size("):
             continue
@@ -124,6 +126,8 @@ def values(statement: Statement) -> tuple[Value, ...]:
             return (left, right, *(() if start is None else (start,)))
         case Loop(begin=begin, end=end):
             return (begin, end)
+        case When(condition=condition):
+            return (condition,)
         case _:
             return ()
 

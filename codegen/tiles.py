@@ -39,6 +39,7 @@ from .loop_nest import (
     Statement,
     Value,
     Var,
+    nonnegative,
     value_axes,
 )
 from .names import Names
@@ -48,7 +49,7 @@ Key = tuple[str, tuple[int, ...]]
 NARROW = ("float16", "bfloat16")
 BOOLEAN = ("and", "or", "not", "==", "!=", "<", "<=", ">", ">=")
 ARITHMETIC = ("+", "-", "*", "neg", "abs", "min", "max", "//", "%", "bit_length")
-INTEGER = ("//", "%", "cdiv", "bit_length")
+INTEGER = ("//", "%", "cdiv", "bit_length", "<<")
 REAL = (
     "exp", "exp2", "log", "log2", "sqrt", "rsqrt", "tanh", "sigmoid", "erf", "sin", "cos", "/",
     "quotient",
@@ -231,6 +232,11 @@ class Tiles:
                     values = tuple(
                         Cast(v, "int32") if self.dtype(v) == "bool" else v for v in values
                     )
+                if operator == "**" and not isinstance(values[1], Number):
+                    whole = self.dtype(values[1]).startswith("int") and nonnegative(values[1])
+                    if values[0] == Number(2) and whole:
+                        return Op("<<", (Number(1), values[1]))
+                    values = tuple(self.real(v) for v in values)
                 if operator in REAL:
                     values = tuple(self.real(v) for v in values)
                 return Op(operator, values)

@@ -29,12 +29,13 @@ from .loop_nest import (
     Statement,
     Store,
     Value,
+    When,
     nonnegative,
     statements,
     value_axes,
 )
 from .names import Names
-from .signature import values
+from .positions import uses_coordinate
 from .triton_operators import FUNCTIONS, HELPERS, INFIX, number
 
 GROUPED = ("+", "-", "*", "/", "//", "%")
@@ -207,6 +208,12 @@ class Printer:
                 self.add(f"{first} = {self.value(value, ())}")
                 if axis in self.placed:
                     self.add(f"{axis} = {first} + {self.axes[axis].rank}_row")
+            case When(condition=condition, body=body):
+                self.add(f"if {self.value(condition, ())}:")
+                self.depth += 1
+                for s in body:
+                    self.statement(s)
+                self.depth -= 1
 
     def loop(
         self,
@@ -219,13 +226,13 @@ class Printer:
     ) -> None:
         """Print a loop; base pointers that it would need are set up ahead of it."""
         for s in statements(body):
-            if isinstance(s, Load):
+            if isinstance(s, Load | Store):
                 self.base(s.tensor, s.coordinates)
             if isinstance(s, Load) and s.described:
                 self.descriptor(s)
         bounds = f"{self.value(begin, ())}, {self.value(end, ())}"
         self.add("")
-        self.add(f"for {first} in tl.range({bounds}, {tile}):")
+        self.add(f"for {first} in tl.range({bounds}{f', {tile}' if tile else ''}):")
         self.depth += 1
         axis = next(a.name for a in self.nest.axes if a.rank == rank and a.first)
         if any(uses_coordinate(s, axis) for s in statements(body)):
@@ -441,6 +448,9 @@ class Printer:
                 for k, x in enumerate(operands)
             ]
             return f" {symbol} ".join(parts), level
+        if name == "<<":
+            left, right = (self.bracketed(x, own, ATOM)[0] for x in operands)
+            return f"({left} << {right})", ATOM
         if name == "neg":
             return f"-{self.bracketed(operands[0], own, 8)[0]}", 7
         if name == "not":
@@ -471,24 +481,3 @@ def needed(lines: list[str], header: int) -> list[str]:
         if not equals or any(re.search(rf"\b{name}\b", x) for x in kept):
             kept.insert(0, line)
     return kept
-
-
-def uses_coordinate(statement: Statement, axis: str) -> bool:
-    """Whether a statement needs the coordinates along an axis, other than in an address."""
-    found = list(values(statement))
-    if isinstance(statement, Load | Store):
-        found = [c for c in found if not isinstance(c, Index)]
-    return any(has_index(v, axis) for v in found)
-
-
-def has_index(value: Value, axis: str) -> bool:
-    """Whether a value reads the coordinates along an axis."""
-    match value:
-        case Index(axis=name, row=row):
-            return name == axis and not row
-        case Op(operands=operands):
-            return any(has_index(x, axis) for x in operands)
-        case Cast(value=inner):
-            return has_index(inner, axis)
-        case _:
-            return False

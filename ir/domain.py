@@ -28,6 +28,38 @@ class Range:
 
 
 @dataclass(frozen=True, slots=True)
+class Table:
+    """What a kernel evaluates for each tile in order to list those that have points.
+
+    some, every : conditions over the first and last coordinates of a tile, the streamed rank's too,
+        and over what is one coordinate in a program: whether any point may exist, and whether all
+        do. Where they differ ``test`` decides, point by point, unless it is None.
+    ranks : the ranks that the filter reads; the table is the same along all others.
+    name : of the tensor that lists tiles: for a tile of rows the numbers of the full ones in
+        ascending order, and those of the partial ones from the end backwards, ascending too. How
+        many there are stand in tensors of their own, ``full`` and ``partial``.
+    fixed : no tensor is read, so that the same sizes and parameters give the same table.
+    """
+
+    some: Expression
+    every: Expression
+    test: Expression | None
+    ranks: tuple[str, ...]
+    fixed: bool
+    name: str = ""
+
+    @property
+    def full(self) -> str:
+        """The tensor that holds how many tiles are full, for each tile of rows."""
+        return f"{self.name}_full"
+
+    @property
+    def partial(self) -> str:
+        """The tensor that holds how many tiles are partial, for each tile of rows."""
+        return f"{self.name}_partial"
+
+
+@dataclass(frozen=True, slots=True)
 class Domain:
     """What is visited of a streamed rank.
 
@@ -37,12 +69,16 @@ class Domain:
         alone can cut a tile).
     exact : False where a part of the filter could not be solved, so that ``test`` is needed on
         every tile.
+    hulled : ranges whose order is open were joined in one, which also covers what lies between.
+    table : where ``ranges`` visit tiles without points: how to find those that have some.
     """
 
     ranges: tuple[Range, ...]
     test: Expression | None = None
     exact: bool = True
     notes: tuple[str, ...] = ()
+    hulled: bool = False
+    table: Table | None = None
 
 
 @dataclass(frozen=True, slots=True)

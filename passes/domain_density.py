@@ -6,29 +6,23 @@ points are counted by the domain's test on the partial tiles, a bounded number o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..ir.domain import Domain
+from ..ir.domain import Domain, Table
 from ..ir.errors import PassError
-from ..ir.expression import (
-    Access,
-    Apply,
-    Constant,
-    Expression,
-    Parameter,
-    RankVariable,
-    Reduce,
-    Size,
-)
+from ..ir.expression import Expression
+from .domain_values import Names, NotGivenError, Numbers, Tensors, value_at
 
-Numbers = Mapping[str, int | float]
-Tensors = Mapping[str, Any]
+Array = NDArray[Any]
+
+NO_PAIRS: Array = np.zeros((0, 2), np.int64)
 
 POINTS_AT_ONCE = 1 << 20
 POINTS_COUNTED = 1 << 26
@@ -45,18 +39,6 @@ class Density(NamedTuple):
     full_tiles: int
     partial_tiles: int
     live_points: int | None
-
-
-class _NotGivenError(Exception):
-    """A name that is not given; caught where live points are counted."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Names:
-    ranks: Mapping[str, Any]
-    parameters: Mapping[str, Any]
-    sizes: Mapping[str, int]
-    tensors: Tensors
 
 
 def executed_density(
@@ -84,7 +66,7 @@ def executed_density(
     PassError : a bound reads a name that is not given.
     """
     rows = {rank: tile for rank, tile in tiles.items() if rank != streamed}
-    names = _Names(coordinates or {}, parameters or {}, sizes, tensors or {})
+    names = Names(coordinates or {}, parameters or {}, sizes, tensors or {})
     starts = list(product(*(range(0, sizes[rank], tile) for rank, tile in rows.items())))
     if not starts or not sizes[streamed]:
         return Density(0, 0, 0, 0)
@@ -93,19 +75,19 @@ def executed_density(
     last = np.minimum(first + np.array([[*rows.values()]], np.int64).reshape(1, -1), extent) - 1
     ends = {f"{rank}_first": first[:, i] for i, rank in enumerate(rows)}
     ends |= {f"{rank}_last": last[:, i] for i, rank in enumerate(rows)}
-    inside = _Names(names.ranks, {**names.parameters, **ends}, sizes, names.tensors)
+    inside = Names(names.ranks, {**names.parameters, **ends}, sizes, names.tensors)
     shape, tile = (len(starts),), tiles[streamed]
 
-    def bound(x: Expression) -> np.ndarray[Any, Any]:
+    def bound(x: Expression) -> Array:
         try:
-            return np.broadcast_to(np.asarray(_value(x, inside)[0], np.int64), shape)
-        except _NotGivenError as missing:
+            return np.broadcast_to(np.asarray(value_at(x, inside)[0], np.int64), shape)
+        except NotGivenError as missing:
             raise PassError(f"A bound of {streamed} reads {missing}, which is not given.") from None
 
     area = np.prod(last - first + 1, axis=1)
+    points = _Points(domain.test, first, rows, streamed, tile, names)
     reached = np.zeros(shape, np.int64)
-    visited = full = full_points = 0
-    partial: list[np.ndarray[Any, Any]] = []
+    spans, full, full_points = [], 0, 0
     for x in domain.ranges:
         begin, end = bound(x.begin), bound(x.end)
         a = np.maximum(begin // tile, reached)
@@ -114,19 +96,105 @@ def executed_density(
         fa = np.clip(-(-bound(x.full_begin) // tile), a, b)
         fb = np.clip(bound(x.full_end) // tile, fa, b)
         reached = np.where(b > a, b, reached)
-        visited += int((b - a).sum())
+        if domain.table is not None:
+            spans.append((a, b))
+            continue
         full += int((fb - fa).sum())
         full_points += int(((fb - fa) * area).sum()) * tile
-        partial += [_pairs(a, fa), _pairs(fb, b)]
-    pairs = np.concatenate(partial) if partial else np.zeros((0, 2), np.int64)
+        spans += [(a, fa), (fb, b)]
+    if domain.table is not None:
+        try:
+            return _of_table(domain.table, spans, area, points, inside)
+        except NotGivenError as missing:
+            raise PassError(
+                f"the tiles of {streamed} follow {missing}, which is not given"
+            ) from None
+    pairs = np.concatenate([_pairs(a, b) for a, b in spans]) if spans else NO_PAIRS
     try:
-        live = _live(domain.test, pairs, first, rows, streamed, tile, names)
-    except _NotGivenError:
-        live = None
-    return Density(visited, full, visited - full, None if live is None else live + full_points)
+        counts = live_points(points, pairs)
+    except NotGivenError:
+        counts = None
+    live = None if counts is None else int(counts.sum()) + full_points
+    return Density(full + len(pairs), full, len(pairs), live)
 
 
-def _pairs(begin: np.ndarray[Any, Any], end: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+@dataclass(frozen=True, slots=True)
+class _Points:
+    """Where the points of tiles lie, and the test of one."""
+
+    test: Expression | None
+    first: Array
+    rows: Mapping[str, int]
+    streamed: str
+    tile: int
+    names: Names
+
+    @property
+    def each(self) -> int:
+        """Points of a tile."""
+        return prod(self.rows.values()) * self.tile
+
+
+def _of_table(
+    table: Table, spans: Sequence[tuple[Array, Array]], area: Array, points: _Points, inside: Names
+) -> Density:
+    """Count what a table lists, some tiles at a time; where its conditions differ, by its points.
+
+    Too many tiles in doubt count as partial.
+    """
+    points = replace(points, test=table.test)
+    full = partial = 0
+    live: int | None = 0
+    checked = 0
+    for begin, end in spans:
+        for at in row_chunks(end - begin):
+            pairs = _pairs(begin[at], end[at])
+            pairs[:, 0] += at.start
+            some, every = truths(table, pairs, points, inside)
+            full += int(every.sum())
+            live = None if live is None else live + int(area[pairs[every, 0]].sum()) * points.tile
+            pairs = pairs[some & ~every]
+            checked += len(pairs) * points.each
+            if table.test is None or checked > POINTS_COUNTED:
+                partial, live = partial + len(pairs), None
+                continue
+            counts = live_points(points, pairs)
+            assert counts is not None
+            whole = counts == area[pairs[:, 0]] * points.tile
+            full, partial = full + int(whole.sum()), partial + int(((counts > 0) & ~whole).sum())
+            live = None if live is None else live + int(counts.sum())
+    return Density(full + partial, full, partial, live)
+
+
+def row_chunks(counts: Array) -> Iterator[slice]:
+    """Cut rows so that each part has about ``POINTS_AT_ONCE`` tiles."""
+    start, total = 0, 0
+    for row, count in enumerate(counts):
+        total += int(count)
+        if total >= POINTS_AT_ONCE or row + 1 == len(counts):
+            yield slice(start, row + 1)
+            start, total = row + 1, 0
+
+
+def truths(table: Table, pairs: Array, points: _Points, inside: Names) -> tuple[Array, Array]:
+    """Evaluate a table's conditions on tiles: whether some point may exist, and whether all do."""
+    rank, tile = points.streamed, points.tile
+    size = inside.sizes[rank]
+    start = pairs[:, 1] * tile
+    ends = {f"{rank}_first": start, f"{rank}_last": np.minimum(start + tile, size) - 1}
+    widths = {**points.rows, rank: tile}
+    marks = {f"{r}_{end}" for r in points.rows for end in ("first", "last")}
+    own = {n: v[pairs[:, 0]] if n in marks else v for n, v in inside.parameters.items()}
+    names = Names(inside.ranks, {**own, **ends}, inside.sizes, inside.tensors, widths)
+    some, every = (
+        np.broadcast_to(np.asarray(value_at(x, names)[0], np.bool_), start.shape)
+        for x in (table.some, table.every)
+    )
+    every = every & (start + tile <= size)
+    return some | every, every
+
+
+def _pairs(begin: Array, end: Array) -> Array:
     """List (tile of rows, tile of the streamed rank) for every tile in [begin, end)."""
     counts = end - begin
     row = np.repeat(np.arange(len(counts)), counts)
@@ -134,156 +202,30 @@ def _pairs(begin: np.ndarray[Any, Any], end: np.ndarray[Any, Any]) -> np.ndarray
     return np.stack([row, begin[row] + offset], axis=1)
 
 
-def _live(
-    test: Expression | None,
-    pairs: np.ndarray[Any, Any],
-    first: np.ndarray[Any, Any],
-    rows: Mapping[str, int],
-    streamed: str,
-    tile: int,
-    names: _Names,
-) -> int | None:
-    points = prod(rows.values()) * tile
-    if len(pairs) * points > POINTS_COUNTED:
+def live_points(points: _Points, pairs: Array) -> Array | None:
+    """Count the points of each tile that exist; None where that costs too much."""
+    rows, names, each = points.rows, points.names, points.each
+    if len(pairs) * each > POINTS_COUNTED:
         return None
-    live, step = 0, max(1, POINTS_AT_ONCE // points)
+    step = max(1, POINTS_AT_ONCE // each)
+    counts = np.zeros(len(pairs), np.int64)
     for at in range(0, len(pairs), step):
         chunk = pairs[at : at + step]
         axes = len(rows) + 2
-        grid: dict[str, np.ndarray[Any, Any]] = {}
+        grid: dict[str, Array] = {}
         exists = np.ones((1,) * axes, np.bool_)
         spans = [
-            *((rank, first[chunk[:, 0], i], width) for i, (rank, width) in enumerate(rows.items()))
+            *((r, points.first[chunk[:, 0], i], width) for i, (r, width) in enumerate(rows.items()))
         ]
-        for axis, (rank, start, width) in enumerate(
-            [*spans, (streamed, chunk[:, 1] * tile, tile)], start=1
-        ):
+        spans.append((points.streamed, chunk[:, 1] * points.tile, points.tile))
+        for axis, (rank, start, width) in enumerate(spans, start=1):
             shape = [1] * axes
             shape[0], shape[axis] = len(chunk), width
             grid[rank] = (start[:, None] + np.arange(width)).reshape(shape)
             exists = exists & (grid[rank] < names.sizes[rank])
-        if test is not None:
-            at_points = _Names(
-                {**names.ranks, **grid}, names.parameters, names.sizes, names.tensors
-            )
-            value, present = _value(test, at_points)
+        if points.test is not None:
+            value, present = value_at(points.test, replace(names, ranks={**names.ranks, **grid}))
             exists = exists & np.asarray(value, np.bool_) & present
-        live += int(np.broadcast_to(exists, (len(chunk), *rows.values(), tile)).sum())
-    return live
-
-
-def _value(x: Expression, names: _Names) -> tuple[Any, Any]:
-    """Return values and where they are present, broadcast over the arrays in ``names``."""
-    match x:
-        case Constant(value=value):
-            return value, True
-        case Parameter(name=name):
-            return _given(names.parameters, name), True
-        case Size(rank=rank):
-            return _given(names.sizes, rank), True
-        case RankVariable(rank=rank):
-            return _given(names.ranks, rank), True
-        case Access(tensor=tensor, coordinates=coordinates):
-            return _read(np.asarray(_given(names.tensors, tensor)), coordinates, names)
-        case Reduce(reducer=reducer, ranks=ranks, body=body):
-            return _over_rows(reducer, ranks, body, names), True
-        case Apply("in", (item, Access(tensor=tensor, coordinates=coordinates))):
-            sought, present = _value(item, names)
-            fibers, there = _read(np.asarray(_given(names.tensors, tensor)), coordinates, names)
-            return (fibers == np.asarray(sought)[..., None]).any(axis=-1), present & there
-        case Apply("where", (condition, yes, no)):
-            chosen, present = _value(condition, names)
-            (a, has_a), (b, has_b) = _value(yes, names), _value(no, names)
-            return np.where(chosen, a, b), present & np.where(chosen, has_a, has_b)
-        case Apply(operator=name, operands=operands) if name in _NUMPY:
-            found = [_value(o, names) for o in operands]
-            present = found[0][1]
-            for _, there in found[1:]:
-                present = present & there
-            return _NUMPY[name]([np.asarray(v) for v, _ in found]), present
-        case _:
-            raise _NotGivenError(str(x))
-
-
-def _over_rows(reducer: str, ranks: tuple[str, ...], body: Expression, names: _Names) -> Any:
-    """Return the extremum over each tile's rows; what is not there counts as 0, as in a kernel."""
-    grid: dict[str, Any] = {}
-    for axis, rank in enumerate(ranks, start=1):
-        first, last = (_given(names.parameters, f"{rank}_{end}") for end in ("first", "last"))
-        places = np.minimum(first[:, None] + np.arange((last - first).max() + 1), last[:, None])
-        shape = [len(first)] + [1] * len(ranks)
-        shape[axis] = places.shape[1]
-        grid[rank] = places.reshape(shape)
-    at_rows = _Names({**names.ranks, **grid}, names.parameters, names.sizes, names.tensors)
-    value, present = _value(body, at_rows)
-    value = np.where(present, value, 0)
-    return getattr(value, reducer)(axis=tuple(range(1, value.ndim)))
-
-
-def _given(table: Mapping[str, Any], name: str) -> Any:
-    if name not in table:
-        raise _NotGivenError(name)
-    return table[name]
-
-
-def _read(
-    array: np.ndarray[Any, Any], coordinates: tuple[Expression, ...], names: _Names
-) -> tuple[Any, Any]:
-    present: Any = True
-    places = []
-    for coordinate, size in zip(coordinates, array.shape, strict=False):
-        value, there = _value(coordinate, names)
-        place = np.asarray(value)
-        present = present & there & (place >= 0) & (place < size)
-        places.append(np.clip(place, 0, max(size - 1, 0)))
-    return array[tuple(places)], present
-
-
-def _over(a: Any, b: Any, divide: Any) -> Any:
-    """Divide, a quotient by 0 being 0."""
-    return np.where(b == 0, 0, divide(a, np.where(b == 0, 1, b)))
-
-
-def _bit_length(x: Any) -> Any:
-    return np.frexp(np.abs(x).astype(np.float64))[1].astype(np.int64)
-
-
-def _all(operands: list[Any]) -> Any:
-    return np.logical_and.reduce(np.broadcast_arrays(*operands))
-
-
-def _any(operands: list[Any]) -> Any:
-    return np.logical_or.reduce(np.broadcast_arrays(*operands))
-
-
-_NUMPY: dict[str, Any] = {
-    "and": _all,
-    "or": _any,
-    "not": lambda x: np.logical_not(x[0]),
-    "==": lambda x: x[0] == x[1],
-    "!=": lambda x: x[0] != x[1],
-    "<": lambda x: x[0] < x[1],
-    "<=": lambda x: x[0] <= x[1],
-    ">": lambda x: x[0] > x[1],
-    ">=": lambda x: x[0] >= x[1],
-    "+": lambda x: x[0] + x[1],
-    "-": lambda x: x[0] - x[1],
-    "*": lambda x: x[0] * x[1],
-    "/": lambda x: _over(x[0], x[1], np.true_divide),
-    "//": lambda x: _over(x[0], x[1], np.floor_divide),
-    "%": lambda x: _over(x[0], x[1], np.mod),
-    "**": lambda x: x[0] ** x[1],
-    "neg": lambda x: -x[0],
-    "abs": lambda x: np.abs(x[0]),
-    "floor": lambda x: np.floor(x[0]),
-    "ceil": lambda x: np.ceil(x[0]),
-    "sqrt": lambda x: np.sqrt(x[0]),
-    "exp": lambda x: np.exp(x[0]),
-    "log": lambda x: np.log(x[0]),
-    "exp2": lambda x: np.exp2(x[0]),
-    "log2": lambda x: np.log2(x[0]),
-    "tanh": lambda x: np.tanh(x[0]),
-    "bit_length": lambda x: _bit_length(x[0]),
-    "min": lambda x: np.minimum.reduce(np.broadcast_arrays(*x)),
-    "max": lambda x: np.maximum.reduce(np.broadcast_arrays(*x)),
-}
+        whole = np.broadcast_to(exists, (len(chunk), *rows.values(), points.tile))
+        counts[at : at + step] = whole.reshape(len(chunk), -1).sum(1)
+    return counts

@@ -46,6 +46,8 @@ def _extreme(x: Expression, end: End, known: Known) -> Expression | None:
         case RankVariable(rank=rank):
             return first(rank) if end == "least" else last(rank)
         case Access():
+            if known.boxed and folded(x, known) is None:
+                return None
             # what the rows of a tile hold is looked up when the tile is there
             rows = tuple(r for r in known.tiled if r in free_ranks(x))
             return Reduce("min" if end == "least" else "max", rows, x)
@@ -54,8 +56,11 @@ def _extreme(x: Expression, end: End, known: Known) -> Expression | None:
         case Apply("//" | "/" as name, (inner, divisor)) if _positive(divisor, known):
             bound = _extreme(inner, end, known)
             return None if bound is None else Apply(name, (bound, divisor))
-        case Apply("%", (_, divisor)) if _positive(divisor, known):
-            return ZERO if end == "least" else plus(divisor, -1)
+        case Apply("//" | "%" as name, (inner, divisor)) if _above_zero(divisor, known):
+            return (_of_quotient if name == "//" else _of_remainder)(inner, divisor, end, known)
+        case Apply("**", (Constant(value=base) as number, power)) if base >= 1:
+            bound = _extreme(power, end, known)
+            return None if bound is None else Apply("**", (number, bound))
         case Apply("floor" | "ceil" as name, (inner,)):
             bound = _extreme(inner, end, known)
             return None if bound is None else Apply(name, (bound,))
@@ -76,9 +81,60 @@ def _extreme(x: Expression, end: End, known: Known) -> Expression | None:
                 return None
             if not varies(condition, known):
                 return Apply("where", (condition, a, b))
-            return Apply("min" if end == "least" else "max", (a, b))
+            either: Expression = Apply("min" if end == "least" else "max", (a, b))
+            if not known.boxed:
+                return either
+            every, some = everywhere(condition, known), somewhere(condition, known)
+            return Apply("where", (every, a, Apply("where", (some, either, b))))
         case _:
             return None
+
+
+def folded(access: Access, known: Known) -> str | None:
+    """Return the one rank along which a tile of a tensor lies that a program may look through.
+
+    A label of each row or of each column, ``doc[b, m]``: its least and greatest are read off.
+    """
+    moving = [c for c in access.coordinates if varies(c, known)]
+    match moving:
+        case [RankVariable(rank=rank)] if known.boxed and surely_present(access):
+            return rank
+        case _:
+            return None
+
+
+def _above_zero(divisor: Expression, known: Known) -> bool:
+    low = least(divisor, known)
+    return low is not None and low > 0
+
+
+def _of_quotient(
+    inner: Expression, divisor: Expression, end: End, known: Known
+) -> Expression | None:
+    """Bound a quotient of two things that differ among the rows: at a corner."""
+    bound = _extreme(inner, end, known)
+    low, high = _extreme(divisor, "least", known), _extreme(divisor, "greatest", known)
+    if bound is None or low is None or high is None:
+        return None
+    corners = tuple(Apply("//", (bound, x)) for x in (low, high))
+    return Apply("min" if end == "least" else "max", corners)
+
+
+def _of_remainder(
+    inner: Expression, divisor: Expression, end: End, known: Known
+) -> Expression | None:
+    """Bound a remainder: it only rises while the quotient stays what it is."""
+    low, high = _extreme(divisor, "least", known), _extreme(divisor, "greatest", known)
+    if high is None:
+        return ZERO if end == "least" else None
+    coarse = ZERO if end == "least" else plus(high, -1)
+    a, b = _extreme(inner, "least", known), _extreme(inner, "greatest", known)
+    if a is None or b is None or low is None or not known.boxed:
+        return coarse
+    rises: Expression = Apply("==", (Apply("//", (a, low)), Apply("//", (b, low))))
+    if low != high:
+        rises = Apply("and", (Apply("==", (low, high)), rises))
+    return Apply("where", (rises, Apply("%", (a if end == "least" else b, low)), coarse))
 
 
 def _positive(divisor: Expression, known: Known) -> bool:
@@ -148,10 +204,16 @@ def everywhere(condition: Expression, known: Known) -> Expression:
 def _condition(x: Expression, every: bool, known: Known) -> Expression:
     unknown = FALSE if every else TRUE
     if not varies(x, known):
-        return x if all(map(surely_present, accesses(x))) else unknown
+        sure = known.boxed or all(map(surely_present, accesses(x)))
+        return x if sure else unknown
     match x:
         case Apply("and" | "or" as name, operands):
             return Apply(name, tuple(_condition(o, every, known) for o in operands))
+        case Apply("not", (inner,)) if known.boxed:
+            return Apply("not", (_condition(inner, not every, known),))
+        case Access() if known.boxed:
+            bound = _extreme(x, "least" if every else "greatest", known)
+            return unknown if bound is None else Apply("!=", (bound, ZERO))
         case Apply("<" | "<=" as symbol, (left, right)):
             return _inequality(symbol, left, right, every, known) or unknown
         case Apply(">" | ">=" as symbol, (left, right)):

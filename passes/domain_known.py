@@ -31,12 +31,16 @@ class Known:
     streamed : the rank that is solved for; ``tiled``: the ranks of which a program has a tile.
     real : parameters and tensors that hold fractions; all others hold integers.
     positive : parameters taken to be at least 1.
+    boxed : bounds are evaluated tile by tile, with the streamed rank in a tile too, so that tensors
+        may be looked through, and the filter says itself where they have points; else they are loop
+        bounds.
     """
 
     streamed: str
     tiled: tuple[str, ...] = ()
     real: frozenset[str] = frozenset()
     positive: frozenset[str] = frozenset()
+    boxed: bool = False
 
 
 def first(rank: str) -> Parameter:
@@ -90,6 +94,9 @@ def least(expression: Expression, known: Known) -> int | float | None:
         case Apply("%", (_, y)):
             divisor = least(y, known)
             return 0 if divisor is not None and divisor > 0 else None
+        case Apply("**", (Constant(value=base), power)) if base >= 1:
+            low = least(power, known)
+            return 1 if low is not None and low >= 0 else 0
         case Apply("min", operands):
             lows = [least(x, known) for x in operands]
             return None if None in lows else min(x for x in lows if x is not None)

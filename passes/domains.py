@@ -80,6 +80,7 @@ def domain(
         None if test == TRUE and not unsure else test,
         not unsure and not any(b.tested for b in found),
         tuple(notes),
+        hulled,
     )
 
 

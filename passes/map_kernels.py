@@ -13,6 +13,7 @@ from ..ir.mapping import MappedKernel, Role, Traversal
 from ..ir.streaming import Field, Reason, Streaming
 from .divide import Group, closure, reads_of
 from .domain_simplify import FALSE
+from .domain_table import tabled
 from .domains import domain
 from .facts import infinite_tensors
 from .presence import Facts
@@ -32,6 +33,7 @@ def map_kernel(
     inside: tuple[str, ...] = (),
     stored: Mapping[str, Expression | None] | None = None,
     apart: tuple[str, ...] = (),
+    real: tuple[str, ...] = (),
 ) -> MappedKernel:
     """Derive a group's loops and assign its ranks their roles.
 
@@ -39,6 +41,7 @@ def map_kernel(
     to drop conditions that always hold, and to hold resident ranks whole. The values of ``inside``
     index within bounds. ``stored`` gives tensors that earlier kernels write the condition under
     which their points exist. ``apart`` are ranks of which a program has one coordinate in any case.
+    ``real`` names the parameters and tensors that hold fractions.
 
     Raises
     ------
@@ -97,6 +100,9 @@ def map_kernel(
             parameters=parameters,
             inputs=given,
             sizes=sizes,
+            held=group.resident,
+            readable=tuple(memory),
+            real=real,
         )
         for s, conditions in zip(streamings, taking, strict=True)
     )
@@ -132,8 +138,15 @@ def follow(
     parameters: Mapping[str, float],
     inputs: Mapping[str, tuple[int, ...] | None],
     sizes: Mapping[str, int],
+    held: tuple[str, ...],
+    readable: tuple[str, ...],
+    real: tuple[str, ...],
 ) -> Traversal:
-    """Return the loops of one state: over the tiles that bounds leave, and along lists."""
+    """Return the loops of one state: over the tiles that bounds or a table leave, and along lists.
+
+    ``held`` are the rows' ranks of which a program has all coordinates; ``readable`` the tensors in
+    memory; ``real`` what holds fractions.
+    """
     conditions = [condition for _, condition in taking]
     tests, walks = split_lists(
         conditions,
@@ -146,9 +159,21 @@ def follow(
     )
     left = conditions if not walks and not tests else [test for _, test in tests]
     if left and all(test == FALSE for test in left):
-        visited = Domain(())
-    else:
-        visited = domain(union(left), streamed=streaming.rank, tiled=rows, sure=sure)
+        return Traversal(streaming, Domain(()), walks, tests, continues, taking)
+    filter = union(left)
+    visited = domain(filter, streamed=streaming.rank, tiled=rows, real=real, sure=sure)
+    if streaming.commutative:  # a table has the full tiles first
+        tiled = tuple(r for r in rows if r not in held)
+        visited = tabled(
+            visited,
+            filter,
+            streamed=streaming.rank,
+            tiled=tiled,
+            held=held,
+            readable=readable,
+            real=real,
+            sizes=sizes,
+        )
     return Traversal(streaming, visited, walks, tests, continues, taking)
 
 

@@ -21,6 +21,7 @@ from .align import align
 from .base_two import base_two
 from .dead import remove_dead
 from .divide import RESIDENT_LIMIT, Group, divide
+from .domain_table import name_tables
 from .fix_radices import fix_radices
 from .flatten import flatten
 from .inline import inline
@@ -201,6 +202,7 @@ def cut_groups(
             inside=known.inside,
             stored=stored,
             apart=parts,
+            real=fractions(known, dtypes),
         )
         presence = dict(kernel.presence)
         stored |= {t: presence[t] for t in group.targets}
@@ -220,7 +222,16 @@ def cut_groups(
                 choice=known.choice,
             )
         )
-    return kernels
+    return name_tables(kernels, taken=(*cascade.inputs, *cascade.ranks, *dtypes))
+
+
+def fractions(known: Known, dtypes: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the tensors and parameters that hold fractions; an open parameter is a whole number.
+
+    Loop bounds are rounded for them.
+    """
+    tensors = (t for t, dtype in dtypes.items() if "float" in dtype)
+    return (*tensors, *(n for n, v in known.parameters.items() if isinstance(v, float)))
 
 
 def cut_tiles(cuts: tuple[Cut, ...], kernels: list[MappedKernel]) -> tuple[Cut, ...]:

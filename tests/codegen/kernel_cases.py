@@ -17,6 +17,7 @@ from einfall.codegen.kernel import Buffer
 from einfall.codegen.loop_nest import Nest
 from einfall.codegen.lower import lower
 from einfall.codegen.run_nest import run_nest
+from einfall.codegen.tables import table_nests
 from einfall.examples.inputs import make
 from einfall.ir.cascade import Cascade
 from einfall.ir.sizes import bind_parameters, rank_sizes
@@ -66,7 +67,12 @@ def nests(lowered: Lowered) -> Iterator[Nest]:
     mapping = lowered.mapping
     dtypes = dict(mapping.dtypes)
     ranks = {e.name: e.ranks for e in mapping.cascade.einsums}
+    made: set[str] = set()
     for kernel in mapping.kernels:
+        for table in table_nests(kernel, dtypes=dtypes):
+            if table.name not in made:
+                made.add(table.name)
+                yield table
         buffers = {t: Buffer(t, ranks[t], dtypes[t]) for t in kernel.writes}
         yield lower(kernel, dtypes=dtypes, buffers=buffers)
 
