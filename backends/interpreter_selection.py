@@ -5,7 +5,7 @@ points first. The order within a list: forced members, then the others; in both 
 value (``threshold``: by ascending coordinate throughout), the lowest coordinate among equals. A
 list that is longer than its rank loses its end. ``cover`` takes the shortest prefix of that order
 whose values sum to ``alpha`` or more, all forced members included; everything, where the sum stays
-below.
+below. ``exceed`` takes the shortest that sums to more, ``within`` the longest that never does.
 """
 
 from __future__ import annotations
@@ -75,12 +75,16 @@ def _choose(
     order = numpy.lexsort((-values, ~first, ~candidate), axis=-1)
     if selector == "topk":
         return order, numpy.minimum(_count(candidate), argument)
-    if selector == "cover":
+    if selector in ("cover", "exceed", "within"):
         mass = numpy.take_along_axis(values, order, -1)
         before = numpy.zeros_like(mass)
         live = numpy.take_along_axis(candidate, order, -1)
-        before[..., 1:] = numpy.cumsum(numpy.where(live, mass, 0), axis=-1)[..., :-1]
-        wanted = live & (numpy.take_along_axis(first, order, -1) | (before < argument))
+        total = numpy.cumsum(numpy.where(live, mass, 0), axis=-1)
+        before[..., 1:] = total[..., :-1]
+        met = total <= argument
+        if selector != "within":
+            met = before < argument if selector == "cover" else before <= argument
+        wanted = live & (numpy.take_along_axis(first, order, -1) | met)
         # Negative values may bring the sum down again; the prefix has ended all the same.
         return order, _count(numpy.logical_and.accumulate(wanted, axis=-1))
     raise BackendError(f"the interpreter has no code for the selector {selector!r}.")

@@ -10,6 +10,8 @@ it. Both emitters print this level, neither looks further up.
               | Load(var, tensor, coordinates, guard)  k = K[b, h, m, e]
               | Dot(var, left, right, axis, start)     s = start + sum over axis of left * right
               | Fold(var, value, axis, reducer)        g = max over axis of value
+              | Order(var, axis, group, value)          t = the coordinates in order
+              | Scan(var, value, axis)                 c = running sum of value over axis
               | Store(tensor, coordinates, value, guard)
               | Loop(rank, first, begin, end, tile, body)
               | Place(axis, value)                     m_first = block * 64
@@ -166,6 +168,31 @@ class Fold:
 
 
 @dataclass(frozen=True, slots=True)
+class Order:
+    """Put the coordinates of an axis in order: by group, the largest value first, the lowest first.
+
+    var : the coordinates in that order, along another axis of the same width; ``values`` what
+        stands there (None where nobody asks).
+    group : small numbers from 0 on. value : None where the coordinate alone decides.
+    """
+
+    var: Var
+    axis: str
+    group: Value
+    value: Value | None
+    values: Var | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """Sum up ``value`` along an axis, each coordinate's sum including its own."""
+
+    var: Var
+    value: Value
+    axis: str
+
+
+@dataclass(frozen=True, slots=True)
 class Store:
     """Write a tile; points where ``guard`` fails are left alone."""
 
@@ -215,7 +242,7 @@ class Comment:
     text: str
 
 
-Statement = Let | Load | Dot | Fold | Store | Loop | When | Place | Comment
+Statement = Let | Load | Dot | Fold | Order | Scan | Store | Loop | When | Place | Comment
 
 
 @dataclass(frozen=True, slots=True)

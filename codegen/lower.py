@@ -20,6 +20,7 @@ from ..ir.expression import (
     Constant,
     Expression,
     Parameter,
+    Populate,
     RankVariable,
     Reduce,
     accesses,
@@ -34,7 +35,7 @@ from .absent import FILLS, FINITE, UNKNOWN, ZERO, abstract, is_identity, obvious
 from .contract import identity_value
 from .frames import depends
 from .kernel import Buffer
-from .lists import Lists, scaled
+from .lists import scaled
 from .loop_nest import (
     Comment,
     Index,
@@ -51,6 +52,7 @@ from .loop_nest import (
     Var,
     nonnegative,
 )
+from .select import Selections
 from .signature import sign
 from .table_walk import list_dtypes, listed
 from .tiles import Parts
@@ -76,7 +78,7 @@ def lower(
     return replace(Lowering(kernel, dtypes).nest(buffers), title=title)
 
 
-class Lowering(Lists):
+class Lowering(Selections):
     """Lowering of einsums, loops and stores."""
 
     fills: dict[str, float]
@@ -104,7 +106,12 @@ class Lowering(Lists):
 
     def compute(self, einsum: Einsum) -> None:
         """Compute an einsum whose result is a tile, one variable for each of its parts."""
+        if einsum.name in self.made_tensors():
+            return  # the members of a list were counted with it
         self.say(Comment(str(einsum)))
+        if isinstance(einsum.body, Populate):
+            self.select(einsum, einsum.body)
+            return
         for parts in self.assignments(einsum.ranks):
             name = self.names.tile(einsum.name, self.suffix(einsum.ranks, parts))
             match einsum.body:

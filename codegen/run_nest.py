@@ -26,9 +26,11 @@ from .loop_nest import (
     Nest,
     Number,
     Op,
+    Order,
     Place,
     Ref,
     Scalar,
+    Scan,
     Statement,
     Store,
     Value,
@@ -86,7 +88,7 @@ class Program:
     ) -> None:
         self.nest, self.tensors, self.written = nest, tensors, written
         self.scalars, self.sizes = scalars, sizes
-        self.order = tuple(a.name for a in nest.axes)
+        self.layout = tuple(a.name for a in nest.axes)
         self.variables: dict[str, tuple[tuple[str, ...], Array]] = {}
 
     def run(self, statements: tuple[Statement, ...]) -> None:
@@ -98,7 +100,7 @@ class Program:
                 case Load(var=var):
                     self.bind(var.name, var.axes, self.load(s))
                 case Dot(var=var, left=left, right=right, axis=axis, start=start):
-                    axes = tuple(a for a in self.order if a in (*var.axes, axis))
+                    axes = tuple(a for a in self.layout if a in (*var.axes, axis))
                     pair = self.value(left, axes) * self.value(right, axes)
                     total = pair.sum(axes.index(axis))
                     if start is not None:
@@ -109,6 +111,12 @@ class Program:
                     self.bind(
                         var.name, var.axes, fold(self.value(value, axes), axes.index(axis), reducer)
                     )
+                case Order():
+                    self.order_axis(s)
+                case Scan(var=var, value=value, axis=axis):
+                    axes = self.ordered(value_axes(value))
+                    total = np.cumsum(self.value(value, axes), axis=axes.index(axis))
+                    self.bind(var.name, var.axes, total)
                 case Store():
                     self.store(s)
                 case Loop(first=first, begin=begin, end=end, tile=tile, body=body):
@@ -124,6 +132,23 @@ class Program:
                 case _:
                     continue
 
+    def order_axis(self, order: Order) -> None:
+        """Put the coordinates of an axis in order."""
+        axes = self.ordered(value_axes(order.group) | {order.axis})
+        if order.value is not None:
+            axes = self.ordered(frozenset(axes) | value_axes(order.value))
+        shape = tuple(self.width(a) for a in axes)
+        group = np.broadcast_to(self.value(order.group, axes), shape)
+        keys = [group]
+        if order.value is not None:
+            value = np.broadcast_to(self.value(order.value, axes), shape)
+            keys.insert(0, -value)
+        place = np.lexsort(keys, axis=axes.index(order.axis))
+        self.bind(order.var.name, order.var.axes, place)
+        if order.values is not None:
+            found = np.take_along_axis(-keys[0], place, axes.index(order.axis))
+            self.bind(order.values.name, order.values.axes, found)
+
     def bind(self, name: str, axes: tuple[str, ...], value: Array) -> None:
         """Define a variable, repeated over axes along which its value does not vary."""
         shape = tuple(self.width(a) for a in axes)
@@ -137,7 +162,7 @@ class Program:
 
     def ordered(self, axes: frozenset[str]) -> tuple[str, ...]:
         """Axes in layout order."""
-        return tuple(a for a in self.order if a in axes)
+        return tuple(a for a in self.layout if a in axes)
 
     def value(self, value: Value, axes: tuple[str, ...]) -> Array:
         """Return a value in the shape in which it broadcasts to ``axes``."""

@@ -17,8 +17,10 @@ from .loop_nest import (
     Loop,
     Nest,
     Op,
+    Order,
     Place,
     Scalar,
+    Scan,
     Statement,
     Store,
     Value,
@@ -116,7 +118,7 @@ def scalars(body: tuple[Statement, ...]) -> Iterator[Scalar]:
 def values(statement: Statement) -> tuple[Value, ...]:
     """Return the values that a statement reads."""
     match statement:
-        case Let(value=value) | Fold(value=value) | Place(value=value):
+        case Let(value=value) | Fold(value=value) | Place(value=value) | Scan(value=value):
             return (value,)
         case Load(coordinates=coordinates, guard=guard):
             return (*coordinates, *(() if guard is None else (guard,)))
@@ -124,6 +126,8 @@ def values(statement: Statement) -> tuple[Value, ...]:
             return (*coordinates, value, *(() if guard is None else (guard,)))
         case Dot(left=left, right=right, start=start):
             return (left, right, *(() if start is None else (start,)))
+        case Order(group=group, value=value):
+            return (group, *(() if value is None else (value,)))
         case Loop(begin=begin, end=end):
             return (begin, end)
         case When(condition=condition):

@@ -23,9 +23,11 @@ from .loop_nest import (
     Nest,
     Number,
     Op,
+    Order,
     Place,
     Ref,
     Scalar,
+    Scan,
     Statement,
     Store,
     Value,
@@ -192,6 +194,11 @@ class Printer:
                     self.add(f"{var.name} = tl.{name}({text}.to(tl.int32), axis={place}) != 0")
                 else:
                     self.add(f"{var.name} = tl.{name}({text}, axis={place})")
+            case Order():
+                self.order_axis(statement)
+            case Scan(var=var, value=value, axis=axis):
+                axes = self.ordered(value_axes(value))
+                self.add(f"{var.name} = tl.cumsum({self.value(value, axes)}, {axes.index(axis)})")
             case Store(tensor=tensor, coordinates=coordinates, value=value, guard=guard):
                 axes = self.ordered(frozenset().union(*(value_axes(c) for c in coordinates)))
                 address = self.address(tensor, coordinates, axes, clamp=False)
@@ -214,6 +221,23 @@ class Printer:
                 for s in body:
                     self.statement(s)
                 self.depth -= 1
+
+    def order_axis(self, order: Order) -> None:
+        """Print a sort: what decides is packed in one number, and unpacked behind it."""
+        axes = self.ordered(value_axes(order.group) | {order.axis})
+        name = self.names.take(f"{order.var.name}_order")
+        place = self.expand(order.axis, (order.axis,), axes)
+        if order.value is None:
+            packed = f"grouped({self.broadcast(order.group, axes)}, {place})"
+        else:
+            texts = [self.broadcast(x, axes) for x in (order.group, order.value)]
+            packed = f"ranked({texts[0]}, {texts[1]}, {place})"
+        self.helpers |= dict.fromkeys(("ranked" if order.value else "grouped", "place_of"))
+        self.add(f"{name} = tl.sort({packed}, {axes.index(order.axis)})")
+        self.add(f"{order.var.name} = place_of({name})")
+        if order.values is not None:
+            self.helpers.setdefault("value_of")
+            self.add(f"{order.values.name} = value_of({name})")
 
     def loop(
         self,

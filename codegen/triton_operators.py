@@ -87,6 +87,27 @@ def bit_length(x):
 def power(x, y):
     """x to the power y, for positive x."""
     return tl.exp2(y * tl.log2(x))''',
+    "ranked": '''@triton.jit
+def ranked(group, value, place):
+    """A number that is lower for what comes first: by group, the largest value, the place."""
+    # bits of a float rise with it, or fall where it is negative; 0 and -0 are the same
+    bits = tl.where(value == 0.0, 0.0, value).to(tl.int32, bitcast=True)
+    rising = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits).to(tl.int64)
+    return (group.to(tl.int64) << 61) | ((0x7FFFFFFF - rising) << 29) | place''',
+    "grouped": '''@triton.jit
+def grouped(group, place):
+    """A number that is lower for what comes first: by group, then by place."""
+    return (group << 29) | place''',
+    "place_of": '''@triton.jit
+def place_of(key):
+    """The place that was packed in a number."""
+    return (key & 0x1FFFFFFF).to(tl.int32)''',
+    "value_of": '''@triton.jit
+def value_of(key):
+    """The value that was packed in a number."""
+    rising = (0x7FFFFFFF - ((key >> 29) & 0xFFFFFFFF)).to(tl.int32)
+    bits = tl.where(rising < 0, rising ^ 0x7FFFFFFF, rising)
+    return bits.to(tl.float32, bitcast=True)''',
     "multiply": '''@triton.jit
 def multiply(x, y):
     """How two partial products join."""

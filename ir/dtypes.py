@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from .cascade import Cascade
-from .expression import Access, Apply, Constant, Expression, Parameter, RankVariable, Reduce, Size
+from .expression import (
+    Access,
+    Apply,
+    Constant,
+    Expression,
+    Parameter,
+    Populate,
+    RankVariable,
+    Reduce,
+    Size,
+    tensors,
+)
 
 WIDTH = {"bfloat16": 1, "float16": 1, "float32": 2, "float64": 3}
 BOOLEAN = ("and", "or", "not", "in", "==", "!=", "<", "<=", ">", ">=")
@@ -16,7 +27,8 @@ def tensor_dtypes(cascade: Cascade, inputs: Mapping[str, str]) -> dict[str, str]
 
     A tensor that is linear in an input (a weighted sum of values, a product of queries and keys) is
     stored in the widest dtype of the inputs that it is linear in; anything else that is a float,
-    such as a maximum, a logarithm or a weight, is a float32. Booleans and integers stay so.
+    such as a maximum, a logarithm or a weight, or what a selection reads, is a float32. Booleans
+    and integers stay so.
     """
     linear: dict[str, frozenset[str]] = {}
     kinds: dict[str, str] = {}
@@ -60,6 +72,8 @@ def tensor_dtypes(cascade: Cascade, inputs: Mapping[str, str]) -> dict[str, str]
                 return joined(tuple(sort(o) for o in operands))
             case Apply("bit_length", _):
                 return "int"
+            case Populate():
+                return "int"
             case Reduce(reducer=reducer, body=body):
                 if reducer in ("any", "all"):
                     return "bool"
@@ -70,8 +84,11 @@ def tensor_dtypes(cascade: Cascade, inputs: Mapping[str, str]) -> dict[str, str]
             case _:
                 return "float"
 
+    # what is compared in order to choose is not rounded before
+    compared = {t for e in cascade.einsums if isinstance(e.body, Populate) for t in tensors(e.body)}
     for einsum in cascade.einsums:
-        linear[einsum.name] = sources(einsum.body)
+        exact = einsum.name in compared
+        linear[einsum.name] = frozenset() if exact else sources(einsum.body)
         kinds[einsum.name] = sort(einsum.body)
     return {
         name: inputs.get(name) or stored(kinds[name], [inputs[s] for s in sorted(linear[name])])

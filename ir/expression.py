@@ -100,11 +100,14 @@ class Reduce:
 class Populate:
     """A selection: writes the chosen coordinates of ``rank`` into a list-valued rank.
 
-    ``selector`` is ``topk`` (argument: how many), ``threshold`` (argument: strict lower bound) or
-    ``cover`` (argument: the mass to reach). The list rank is the one rank of the output that the
-    body has not. ``topk`` and ``cover`` list by descending value, ``threshold`` by ascending
-    coordinate; among equal values the lowest coordinate wins. ``forced`` members are chosen first
-    and use the budget; ``forbidden`` ones are never chosen.
+    ``selector`` is ``topk`` (argument: how many), ``threshold`` (argument: strict lower bound), or
+    one of three that count mass: ``cover`` is the shortest prefix whose sum is the argument or
+    more, ``exceed`` the shortest whose sum is more than it, ``within`` the longest whose sums are
+    all at most the argument. So ``exceed`` has as many members as running sums are at most the
+    argument, plus one; ``cover`` as many as are below it, plus one. The list rank is the one rank
+    of the output that the body has not. ``threshold`` lists by ascending coordinate, the others by
+    descending value; among equal values the lowest coordinate wins. ``forced`` members are chosen
+    first and use the budget; ``forbidden`` ones are never chosen.
     """
 
     selector: str

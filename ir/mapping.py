@@ -95,6 +95,8 @@ class MappedKernel:
     reverse : grid ranks whose tiles are issued from the last to the first (longest first).
     infinite : tensors that may hold an infinity although inputs are finite, e.g. the maximum of a
         row that may be empty.
+    ordered : a resident rank that is put in order, and the rank of the list that this gives; tiles
+        of the two have one width.
     steps : for a tiled rank, a number that its tile has to divide: the rows of a tile share a list.
     aligned : parameters that are multiples of every streamed tile, so that what begins there begins
         with a whole tile.
@@ -116,6 +118,7 @@ class MappedKernel:
     static: tuple[tuple[str, int], ...] = ()
     reverse: tuple[str, ...] = ()
     infinite: tuple[str, ...] = ()
+    ordered: tuple[tuple[str, str], ...] = ()
     steps: tuple[tuple[str, int], ...] = ()
     aligned: tuple[str, ...] = ()
     described: tuple[str, ...] = ()

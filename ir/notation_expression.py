@@ -342,7 +342,7 @@ def _reduction(node: ast.Call, name: str, index: tuple[ast.expr, ...], names: Na
 
 def _selection(node: ast.Call, name: str, index: tuple[ast.expr, ...], names: Names) -> Expression:
     at = names.at(node)
-    argument = {"topk": "k", "threshold": "tau", "cover": "alpha"}[name]
+    argument = {"topk": "k", "threshold": "tau"}.get(name, "alpha")
     if len(index) != 2 or any(isinstance(x, ast.Slice) for x in index):
         raise NotationError(
             f"{name} takes a rank and a number in brackets: {name}[m, {argument}](...).",

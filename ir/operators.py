@@ -108,5 +108,5 @@ REDUCERS: dict[str, Reducer] = {
     )
 }
 
-SELECTORS = ("topk", "threshold", "cover")
+SELECTORS = ("topk", "threshold", "cover", "exceed", "within")
 """Coordinate operators of EDGE's populate: how a list-valued rank is written."""

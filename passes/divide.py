@@ -24,8 +24,8 @@ from ..ir.expression import (
     accesses,
     free_ranks,
     tensors,
-    walk,
 )
+from ..ir.selection import find_count, list_rank, selections
 from .align import aligned
 from .segments import part_ranks
 
@@ -41,6 +41,7 @@ class Group:
     parallel : long ranks, one program (or one row of a tile) for each coordinate.
     resident : short ranks, held whole; ``streamed`` the long rank that is reduced, if any.
     segments : the ranks of its parts, if it is a concatenated one.
+    ordered : a rank that is put in order, and the rank of the list that this gives.
     """
 
     targets: tuple[str, ...]
@@ -49,6 +50,7 @@ class Group:
     resident: tuple[str, ...]
     streamed: str | None
     segments: tuple[str, ...] = ()
+    ordered: tuple[tuple[str, str], ...] = ()
 
 
 def divide(
@@ -74,16 +76,23 @@ def divide(
     short = short_ranks(cascade, sizes, limit, places)
     writers = {e.name: e for e in cascade.einsums}
     order = {e.name: k for k, e in enumerate(cascade.einsums)}
-    crossing = set(captured(cascade.einsums))
+    crossing = set(captured(cascade.einsums)) | {e.name for e in selections(cascade.einsums)}
+    counts = {c.name: e for e in selections(cascade.einsums)
+              if (c := find_count(cascade.einsums, e)) is not None}  # fmt: skip
     wanted = [t for t in cascade.outputs if t in writers]
     wanted += [t for t in crossing if t not in wanted]
     plans: dict[str, Group] = {}
     while wanted:
         target = max(wanted, key=order.__getitem__)
         wanted.remove(target)
-        if target in plans:
-            continue
-        plan = plan_target(target, cascade, writers, order, short)
+        if target in plans or target in counts:
+            continue  # the members of a list are counted by the kernel that makes it
+        body = writers[target].body
+        if isinstance(body, Populate):
+            count = find_count(cascade.einsums, writers[target])
+            plan = plan_selection(writers[target], body, count, cascade, writers, order, short)
+        else:
+            plan = plan_target(target, cascade, writers, order, short)
         plans[target] = plan
         for einsum in plan.slice:
             for name in einsum.reads:
@@ -103,10 +112,6 @@ def unsupported(cascade: Cascade) -> None:
                 f"{where} is iterative in {einsum.generation or 'a rank'}: iterative ranks have no "
                 'kernel; use backend="interpreter"'
             )
-        if any(isinstance(x, Populate) for x in walk(einsum.body)):
-            raise BackendError(
-                f'{where} selects: such ranks have no kernel; use backend="interpreter"'
-            )
     part_ranks(cascade.einsums)
 
 
@@ -125,6 +130,9 @@ def short_ranks(
     joined = part_ranks(cascade.einsums)
     long = {*joined, *(r for parts in joined.values() for r in parts)}
     for einsum in cascade.einsums:
+        if isinstance(einsum.body, Populate):
+            # lists are one a program, and what they are chosen from is tiles elsewhere
+            long |= {einsum.body.rank, *einsum.ranks}
         for access in (*accesses(einsum.body), *accesses_of(einsum.filter)):
             if places and access.tensor in cascade.inputs:
                 for c in access.coordinates[:-1]:
@@ -172,13 +180,16 @@ def plan_target(
 ) -> Group:
     """Find the slice of one target and the roles of its ranks."""
     parallel = tuple(r for r in writers[target].ranks if r not in short)
-    cut: set[str] = {t for t in captured(cascade.einsums) if t != target}
+    apart = (*captured(cascade.einsums), *(e.name for e in selections(cascade.einsums)))
+    cut: set[str] = {t for t in apart if t != target}
     while True:
         slice = closure(target, writers, order, cut)
         reductions = [(e, long_reduced(e, short)) for e in slice if long_reduced(e, short)]
         repeated = {
             e.name for e, _ in reductions if e.name != target and set(parallel) - set(e.ranks)
         }
+        if not repeated and not reductions:
+            repeated = pooled(slice, parallel) - {target}
         if not repeated:
             streamed = tuple(dict.fromkeys(r for _, ranks in reductions for r in ranks))
             if len(streamed) <= 1:
@@ -217,6 +228,43 @@ def plan_target(
     return Group((target,), slice, parallel, resident, one, segments)
 
 
+def plan_selection(
+    einsum: Einsum,
+    body: Populate,
+    count: Einsum | None,
+    cascade: Cascade,
+    writers: Mapping[str, Einsum],
+    order: Mapping[str, int],
+    short: frozenset[str],
+) -> Group:
+    """Find the slice of a selection: what is chosen from lies whole in one program.
+
+    A reduction that keeps the rank that is chosen from is made elsewhere, by tiles.
+    """
+    rank, place = body.rank, list_rank(einsum)
+    whole = short | {rank, place}
+    cut = {t for t in captured(cascade.einsums) if t != einsum.name}
+    cut |= {e.name for e in selections(cascade.einsums) if e.name != einsum.name}
+    while True:
+        slice = closure(einsum.name, writers, order, cut)
+        inner = [e for e in slice if isinstance(e.body, Reduce)]
+        elsewhere = {e.name for e in inner if rank in e.ranks or long_reduced(e, whole)}
+        if not elsewhere:
+            break
+        cut |= elsewhere
+    parallel = tuple(r for r in einsum.ranks if r != place)
+    ranks = dict.fromkeys(r for e in slice for r in (*ranks_in(e), *inside_selection(e)))
+    resident = tuple(r for r in ranks if r not in parallel)
+    made = () if count is None else (count,)
+    targets = (einsum.name, *(e.name for e in made))
+    return Group(targets, (*slice, *made), parallel, resident, None, ((rank, place),))
+
+
+def inside_selection(einsum: Einsum) -> tuple[str, ...]:
+    """Return the rank that a selection chooses from."""
+    return (einsum.body.rank,) if isinstance(einsum.body, Populate) else ()
+
+
 def closure(
     target: str, writers: Mapping[str, Einsum], order: Mapping[str, int], cut: set[str]
 ) -> tuple[Einsum, ...]:
@@ -228,6 +276,35 @@ def closure(
                 needed.add(name)
                 front.append(name)
     return tuple(writers[name] for name in sorted(needed, key=order.__getitem__))
+
+
+def pooled(slice: tuple[Einsum, ...], parallel: tuple[str, ...]) -> set[str]:
+    """Return the reductions that others would repeat, each time reading more than they use.
+
+    Such a reduction lacks a parallel rank, and no other einsum has the ranks that it reduces: what
+    it reads is read for it alone.
+    """
+    found = set()
+    for einsum in slice:
+        inner = set(einsum.body.ranks) if isinstance(einsum.body, Reduce) else set()
+        own = closure_reads(einsum, slice)
+        others = {r for e in slice if e is not einsum and e.name not in own for r in ranks_in(e)}
+        if inner and not inner & others and set(parallel) - set(einsum.ranks):
+            found.add(einsum.name)
+    return found
+
+
+def closure_reads(einsum: Einsum, slice: tuple[Einsum, ...]) -> set[str]:
+    """Return the einsums of a slice that one of them is made of."""
+    writers = {e.name: e for e in slice}
+    needed: set[str] = set()
+    front = [einsum.name]
+    while front:
+        for name in writers[front.pop()].reads:
+            if name in writers and name not in needed:
+                needed.add(name)
+                front.append(name)
+    return needed
 
 
 def long_reduced(einsum: Einsum, short: frozenset[str]) -> tuple[str, ...]:
@@ -249,6 +326,8 @@ def merge(plans: Mapping[str, Group], cascade: Cascade, order: Mapping[str, int]
     for name in sorted(plans, key=order.__getitem__):
         plan = plans[name]
         for k, other in enumerate(merged):
+            if plan.ordered or other.ordered:
+                continue
             if set(plan.parallel) == set(other.parallel) and plan.streamed == other.streamed:
                 # what one program stores another may read only after the kernel's end
                 if set(reads_of(plan.slice)) & set(other.targets):

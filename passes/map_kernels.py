@@ -8,8 +8,21 @@ from dataclasses import replace
 from ..ir.cascade import Cascade, Einsum
 from ..ir.domain import Domain
 from ..ir.errors import BackendError
-from ..ir.expression import Apply, Expression, Parameter, Reduce, free_ranks, rewrite, tensors, walk
+from ..ir.expression import (
+    Access,
+    Apply,
+    Expression,
+    Parameter,
+    Populate,
+    RankVariable,
+    Reduce,
+    free_ranks,
+    rewrite,
+    tensors,
+    walk,
+)
 from ..ir.mapping import MappedKernel, Role, Traversal
+from ..ir.selection import find_count, list_rank
 from ..ir.streaming import Field, Reason, Streaming
 from .divide import Group, closure, reads_of
 from .domain_simplify import FALSE
@@ -123,6 +136,7 @@ def map_kernel(
         static=tuple((r, sizes[r]) for r in group.resident),
         reverse=tuple(r for r in tiled if any(grows(t, r) for t in traversals)),
         infinite=tuple(sorted(infinite_tensors(cascade))),
+        ordered=group.ordered,
         steps=tuple((r, n) for r, n in steps.items() if r in tiled),
         notes=notes,
     )
@@ -301,6 +315,9 @@ def collect_presence(work: tuple[Einsum | Field, ...], facts: Facts) -> None:
             case Einsum(body=body, filter=filter):
                 facts.writers[item.name] = item
                 conditions = facts.of_filter(filter)
+                if isinstance(body, Populate):
+                    select_presence(item, body, facts)
+                    continue
                 if isinstance(body, Reduce):
                     inside = facts.of_filter(body.filter)
                     taking = facts.settle(inside + facts.conditions(body.body))
@@ -308,6 +325,21 @@ def collect_presence(work: tuple[Einsum | Field, ...], facts: Facts) -> None:
                 else:
                     conditions += facts.conditions(body)
                 facts.found[item.name] = facts.settle(conditions)
+
+
+def select_presence(einsum: Einsum, body: Populate, facts: Facts) -> None:
+    """Find which points may be chosen, and that a list ends where its members are counted."""
+    able = facts.conditions(body.body) + facts.conditions(body.argument)
+    if body.forbidden is not None:
+        found = facts.settle([*facts.conditions(body.forbidden), body.forbidden])
+        able.append(Apply("not", (found or body.forbidden,)))
+    facts.taking[einsum.name] = facts.settle(able)
+    count = find_count(facts.writers.values(), einsum)
+    ends: list[Expression] = []
+    if count is not None:
+        length = Access(count.name, tuple(RankVariable(r) for r in count.ranks))
+        ends.append(Apply("<", (RankVariable(list_rank(einsum)), length)))
+    facts.found[einsum.name] = facts.settle(facts.of_filter(einsum.filter) + ends)
 
 
 def explicit(expression: Expression, facts: Facts) -> Expression:

@@ -21,6 +21,7 @@ from ..ir.expression import (
     rewrite,
     substitute,
 )
+from ..ir.selection import find_count
 from .align import NOTHING, conjunction, fresh, holds, inside
 from .facts import plain_writers, pointwise
 
@@ -74,6 +75,12 @@ def expand_membership(
         found: list[Expression] = []
         while isinstance(entry, Access) and entry.tensor in writers:
             writer = writers[entry.tensor]
+            count = None
+            if isinstance(writer.body, Populate):
+                count = find_count(cascade.einsums, writer)
+            if count is not None:
+                length = Access(count.name, entry.coordinates[:-1], fiber.at)
+                found.append(Apply("<", (entry.coordinates[-1], length)))
             values = dict(zip(writer.ranks, entry.coordinates, strict=True))
             if writer.filter is not None:
                 found.append(substitute(writer.filter, values))

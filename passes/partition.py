@@ -25,6 +25,9 @@ SMALLEST = 16
 RANK_IS_LONG = 1 << 20
 """The size that a rank of open size is taken for."""
 
+ORDERED = 2048
+"""Elements that a program of several rows puts in order."""
+
 REGISTERS = 216
 """32-bit registers of a thread that tiles may fill; the rest is for addresses and limits."""
 
@@ -121,6 +124,8 @@ def resident_parts(
     Triton 3.6 computes the second part wrongly from tiles that are loaded by addresses whose rows
     are not aligned (seen on an H200: float16 and bfloat16, 96 = 64 + 32, rows of 99 elements).
     """
+    if rank in (r for pair in kernel.ordered for r in pair):
+        return ((0, order_width(kernel), size),)
     parts = parts_of(size)
     if len(parts) < 2 or not target.startswith("sm_9"):
         return parts
@@ -150,11 +155,35 @@ def configurations(
     # a tile inside one block of a list is loaded as one box
     blocks = [w.width & -w.width for t in kernel.traversals for w in t.walks]
     widest |= {r: min([widest[r], *(w for w in blocks if w > SMALLEST)]) for r in streamed}
+    if kernel.ordered:
+        yield from order_configurations(kernel, tiled, widest)
+        return
     for rows, columns, warps, stages in candidates(kernel, dtypes):
         cut = {r: min(rows if k == 0 else columns, widest[r]) for k, r in enumerate(tiled)}
         cut |= {r: 1 if crowded(kernel) else min(columns, widest[r]) for r in streamed}
         if fits(kernel, cut, warps, stages, dtypes, target):
             yield Configuration(tuple(cut.items()), warps, stages)
+
+
+def order_width(kernel: MappedKernel) -> int:
+    """Return the width of the tiles of a rank that is put in order, and of its list."""
+    sizes = dict(kernel.static)
+    most = max(sizes[r] for pair in kernel.ordered for r in pair)
+    return max(SMALLEST, 1 << max(most - 1, 0).bit_length())
+
+
+def order_configurations(
+    kernel: MappedKernel, tiled: tuple[str, ...], widest: Mapping[str, int]
+) -> Iterator[Configuration]:
+    """Yield configurations of a kernel that puts rows in order.
+
+    An element takes two registers, and as many again while it is exchanged.
+    """
+    width = order_width(kernel)
+    for rows in (16, 8, 4, 2, 1):
+        warps = min(16, max(4, rows * width // 1024))
+        if rows * width <= ORDERED or (rows == 1 and 8 * width <= REGISTERS * 32 * warps):
+            yield Configuration(tuple((r, min(rows, widest[r])) for r in tiled), warps, 1)
 
 
 def crowded(kernel: MappedKernel) -> bool:
@@ -175,7 +204,7 @@ def candidates(
     wide = any(dtypes.get(t) in ("float32", "float64") for t in kernel.reads)
     flat = not any(contracts(x) for x in kernel.einsums())
     if flat and not kernel.traversals:
-        yield from ((64, 64, 4, 1), (32, 32, 4, 1), (16, 16, 4, 1))
+        yield from ((64, 64, 4, 1), (32, 32, 4, 1), (16, 16, 4, 1), (4, 4, 4, 1), (1, 1, 4, 1))
         return
     if wide:
         yield from ((64, 64, 4, 2), (64, 32, 4, 2), (32, 32, 4, 2), (32, 32, 4, 1))
@@ -187,6 +216,8 @@ def candidates(
         yield from ((64, 64, 4, 3), (128, 128, 8, 3), (64, 64, 4, 2), (128, 64, 8, 3))
         yield from ((64, 64, 4, 1), (64, 32, 8, 2), (64, 32, 8, 1), (32, 32, 4, 1))
     yield from ((16, 32, 4, 1), (16, 16, 4, 1), (16, 16, 8, 1))
+    if not kernel.traversals:
+        yield from ((4, 4, 4, 1), (1, 1, 4, 1))
 
 
 def narrow(kernel: MappedKernel) -> bool:

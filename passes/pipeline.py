@@ -19,6 +19,7 @@ from ..ir.mapping import Mapping as Mapped
 from ..ir.verify import verify
 from .align import align
 from .base_two import base_two
+from .count_lists import count_lists
 from .dead import remove_dead
 from .divide import RESIDENT_LIMIT, Group, divide
 from .domain_table import name_tables
@@ -87,12 +88,14 @@ CASCADE_PASSES: tuple[tuple[str, Callable[[Cascade, Known], Cascade]], ...] = (
     ("base_two", lambda c, k: base_two(c)),
     ("inline", lambda c, k: inline(c)),
     ("simplify", lambda c, k: simplify(c, sizes=short_sizes(c, k), extrema=True)),
+    ("count_lists", lambda c, k: count_lists(c)),
     (
         "membership",
         lambda c, k: expand_membership(c, sizes=k.sizes, shapes=k.shapes, parameters=k.parameters),
     ),
     ("align", lambda c, k: align(c, sizes=k.sizes, parameters=k.parameters)),
     ("remove_dead", lambda c, k: remove_dead(c)),
+    ("count_lists", lambda c, k: count_lists(c)),
 )
 """Name and function of each pass over cascades, in order."""
 
