@@ -257,7 +257,7 @@ def plan_selection(
     resident = tuple(r for r in ranks if r not in parallel)
     made = () if count is None else (count,)
     targets = (einsum.name, *(e.name for e in made))
-    return Group(targets, (*slice, *made), parallel, resident, None, ((rank, place),))
+    return Group(targets, (*slice, *made), parallel, resident, None, ordered=((rank, place),))
 
 
 def inside_selection(einsum: Einsum) -> tuple[str, ...]:
