@@ -7,6 +7,7 @@ which operators stand outside them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 WIDTH = 100
@@ -64,6 +65,16 @@ def folded(line: str) -> Iterator[str]:
     text = line.lstrip()
     indent = line[: len(line) - len(text)]
     yield from (indent + x for x in comment(text, WIDTH - len(indent)))
+
+
+def needed(lines: list[str], header: int) -> list[str]:
+    """Drop those of the first ``header`` lines that define what nothing reads."""
+    kept = lines[header:]
+    for line in reversed(lines[:header]):
+        name, equals, _ = line.strip().partition(" = ")
+        if not equals or any(re.search(rf"\b{name}\b", x) for x in kept):
+            kept.insert(0, line)
+    return kept
 
 
 def _chain(indent: str, head: str, text: str, tail: str) -> list[str]:

@@ -7,10 +7,8 @@ stay in 32 bits whatever a tensor's size.
 
 from __future__ import annotations
 
-import re
-
 from .kernel import Kernel
-from .layout import comment, folded, lay_out
+from .layout import comment, folded, lay_out, needed
 from .loop_nest import (
     Cast,
     Comment,
@@ -495,13 +493,3 @@ class Printer:
         """Return a value's text, in parentheses if it binds looser than ``level``."""
         text, own = self.term(value, axes)
         return (f"({text})", ATOM) if own < level else (text, own)
-
-
-def needed(lines: list[str], header: int) -> list[str]:
-    """Drop those of the first ``header`` lines that define what nothing reads."""
-    kept = lines[header:]
-    for line in reversed(lines[:header]):
-        name, equals, _ = line.strip().partition(" = ")
-        if not equals or any(re.search(rf"\b{name}\b", x) for x in kept):
-            kept.insert(0, line)
-    return kept
