@@ -19,6 +19,7 @@ from .launch import READY_LIMIT, Plan, Ready
 from .lowered import Lowered, lower_cascade
 from .parts import processors_of, worth_parts
 from .triton_tune import tune, wanted
+from .walked_sizes import made_sizes
 
 TRIED = 6
 """Partitions that tuning measures."""
@@ -224,7 +225,8 @@ class Compiled:
             known = replace(known, parts={r: n for r, n in wanted.items() if n != 1})
         lowered = self._lower(known)
         if wanted is None:
-            found = worth_parts(lowered.mapping, known.sizes, processors_of())
+            made = made_sizes(lowered.mapping, known.sizes, known.parameters)
+            found = worth_parts(lowered.mapping, {**known.sizes, **made}, processors_of())
             if found:
                 lowered = self._lower(replace(known, parts=found))
         self._latest = lowered

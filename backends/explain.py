@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from ..ir.show import show_expression
 from .explain_cost import Cost, cost
 from .explain_loops import LoopExplanation, explain_loop
 from .explain_parts import explain_parts, parts_known
@@ -48,7 +49,7 @@ class KernelExplanation:
 
     before : einsums computed once a program, ahead of the loops. after : behind them.
     boxes : inputs of which tiles are fetched by tensor descriptors. programs : of a launch; None
-    where a size is open.
+    where a size is open. views : ranks of memory, and where they are in those that are walked.
     """
 
     name: str
@@ -62,6 +63,7 @@ class KernelExplanation:
     after: tuple[str, ...]
     boxes: tuple[str, ...]
     programs: int | None
+    views: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,4 +197,5 @@ def explain_kernel(
         tuple(str(e) for e in kernel.after),
         tuple(t for t in boxed if t in kernel.reads),
         programs(kernel, facts.sizes) if counted else None,
+        tuple((v.rank, show_expression(v.coordinate)) for v in kernel.views),
     )

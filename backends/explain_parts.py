@@ -10,6 +10,7 @@ from ..ir.mapping import Cut
 from ..ir.mapping import Mapping as Mapped
 from .explain_numbers import listing
 from .parts import processors_of, programs, with_parts
+from .walked_sizes import made_sizes
 
 if TYPE_CHECKING:
     from .lowered import Lowered
@@ -20,6 +21,7 @@ def parts_known(
 ) -> tuple[dict[str, int], dict[str, Scalar]]:
     """Return sizes with those of the ranks of parts, and how long parts are, where it is known."""
     cuts = lowered.mapping.cuts
+    sizes = {**sizes, **made_sizes(lowered.mapping, sizes, lowered.known.parameters)}
     apart = {c.part for c in cuts}
     walking = [k for k in lowered.kernels if apart & {g.rank for g in k.grid}]
     needed = {c.rank for c in cuts} | {g.rank for k in walking for g in k.grid} - apart

@@ -110,6 +110,8 @@ def kernel_lines(k: KernelExplanation) -> Iterator[str]:
         yield f"{', '.join(alone)}: one coordinate for each program"
     for rank in k.ranks:
         yield from role(rank)
+    for name, coordinate in k.views:
+        yield f"{name} of memory is at {coordinate}"
     for e in k.before:
         yield f"first {e}"
     for loop in k.loops:

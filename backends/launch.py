@@ -19,13 +19,14 @@ import torch
 from ..codegen.kernel import Argument, Buffer, Kernel
 from ..ir.cascade import Cascade, Scalar
 from ..ir.errors import BackendError, VerificationError
-from ..ir.mapping import Cut
+from ..ir.mapping import Mapping as Mapped
 from ..ir.sizes import rank_sizes
 from .dispatch import Launch, Piece, dispatcher
 from .kept import Kept, behind, itself, keep
-from .parts import processors_of, with_parts
+from .parts import processors_of
 from .triton import launch_options, load, triton
 from .triton_arguments import check_dtype, check_parameters, check_tensors
+from .walked_sizes import walked_sizes
 
 Ready = Callable[..., torch.Tensor | tuple[torch.Tensor, ...]]
 
@@ -51,8 +52,7 @@ class Plan:
     cascade: Cascade
     outputs: tuple[str, ...]
     given: tuple[tuple[str, int], ...] = ()
-    mapped: Cascade | None = None
-    cuts: tuple[Cut, ...] = ()
+    mapping: Mapped | None = None
     ready: dict[Any, Ready] = field(default_factory=dict, compare=False, repr=False)
     tables: dict[Any, Kept] = field(default_factory=dict, compare=False, repr=False)
 
@@ -92,11 +92,10 @@ class Plan:
         inputs = dict(zip(self.cascade.inputs, tensors, strict=True))
         shapes = {name: tuple(tensor.shape) for name, tensor in inputs.items()}
         sizes = rank_sizes(self.cascade, shapes, values, dict(self.given))
-        if self.cuts:
-            processors = processors_of(device)
-            sizes, values = with_parts(self.cuts, self.kernels, sizes, values, processors)
-        if self.mapped is not None:
-            sizes = mapped_sizes(self.mapped, shapes, values, sizes)
+        if self.mapping is not None:
+            sizes, values = walked_sizes(
+                self.mapping, self.kernels, shapes, values, sizes, processors_of(device)
+            )
         strides = {name: tuple(tensor.stride()) for name, tensor in inputs.items()}
 
         slots = {name: slot for slot, name in enumerate(inputs)}
@@ -181,15 +180,13 @@ def plan(
     *,
     outputs: Sequence[str] | None = None,
     given: Mapping[str, int] | None = None,
-    mapped: Cascade | None = None,
-    cuts: tuple[Cut, ...] = (),
+    mapping: Mapped | None = None,
 ) -> Plan:
     """Return the plan that runs ``kernels`` in order and returns ``outputs``.
 
     outputs : tensor names; the cascade's outputs if None.
     given : sizes of ranks that no argument's shape tells, or that the kernels fix.
-    mapped : the cascade after all passes, which may have ranks of its own.
-    cuts : ranks that the kernels reduce in parts.
+    mapping : what the kernels were made from, which may have ranks of its own.
 
     Raises
     ------
@@ -218,22 +215,7 @@ def plan(
             raise VerificationError(
                 f"no kernel of {cascade.name} writes its output {name}; please report this"
             )
-    return Plan(tuple(kernels), cascade, wanted, tuple((given or {}).items()), mapped, cuts)
-
-
-def mapped_sizes(
-    mapped: Cascade,
-    shapes: Mapping[str, tuple[int, ...]],
-    parameters: Mapping[str, Scalar],
-    sizes: Mapping[str, int],
-) -> dict[str, int]:
-    """Return the sizes with those of ranks that passes have made."""
-    if set(mapped.ranks) <= set(sizes):
-        return dict(sizes)
-    known = {rank: n for rank, n in sizes.items() if rank in mapped.ranks}
-    read = {name: shapes[name] for name in mapped.inputs}
-    values = {name: x for name, x in parameters.items() if name in dict(mapped.parameters)}
-    return {**sizes, **rank_sizes(mapped, read, values, known)}
+    return Plan(tuple(kernels), cascade, wanted, tuple((given or {}).items()), mapping)
 
 
 def ready(

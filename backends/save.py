@@ -20,7 +20,7 @@ from ..codegen.kernel import Argument, Buffer, Kernel
 from ..codegen.layout import WIDTH, lay_out
 from ..ir.cascade import Cascade
 from ..ir.errors import BackendError, EinfallError
-from ..ir.expression import Access, RankVariable
+from ..ir.expression import Access, Expression, RankVariable
 from ..ir.mapping import Cut
 from ..ir.show import show_expression
 from ..ir.sizes import ranks_of
@@ -104,7 +104,9 @@ def general(lowered: Lowered) -> Lowered:
     except EinfallError:
         return lowered
     same = [k.text for k in other.kernels] == [k.text for k in lowered.kernels]
-    return lowered if same else replace(other, known=replace(known, sizes=static, shapes={}))
+    if same and other.mapping.requires == lowered.mapping.requires:
+        return lowered
+    return replace(other, known=replace(known, sizes=static, shapes={}))
 
 
 def boxed_by_copying(lowered: Lowered, tensor: str) -> bool:
@@ -223,11 +225,22 @@ def launcher(lowered: Lowered) -> Iterator[str]:
     if boxed:
         yield "    triton.set_allocator(workspace)"
     made: set[str] = set()
+    for condition in lowered.mapping.requires:
+        yield from lay_out(f"    if not {number(condition)}:")
+        yield f'        raise ValueError("the kernels are for {show_expression(condition)}")'
+    for rank, size in lowered.mapping.made:
+        yield from lay_out(f"    size_{rank} = {number(size)}")
     for cut in lowered.mapping.cuts:
         yield from parts(cut, lowered)
     for kernel in lowered.kernels:
         yield from launch(kernel, cascade, made)
     yield f"    return {', '.join(cascade.outputs)}"
+
+
+def number(expression: Expression) -> str:
+    """Return an expression of sizes, extents and parameters as the launcher writes it."""
+    text = re.sub(r"size\((\w+)\)", r"size_\1", show_expression(expression))
+    return re.sub(r"(\w+?)_size_(\d+)", r"\1.shape[\2]", text)
 
 
 def parts(cut: Cut, lowered: Lowered) -> Iterator[str]:

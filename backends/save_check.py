@@ -12,8 +12,9 @@ import numpy as np
 from ..codegen.layout import WIDTH, lay_out
 from ..ir.cascade import Cascade, Scalar
 from ..ir.errors import BackendError, EinfallError
-from ..ir.expression import Access, Expression, RankVariable
+from ..ir.expression import Access, Apply, Expression, RankVariable, Size
 from ..ir.interval import interval
+from ..ir.scalar import scalar
 from ..ir.sizes import ranks_of, tensor_shape
 from .interpreter import interpret
 
@@ -48,6 +49,11 @@ def example(
         sizes[rank] = static.get(rank, tiles.get(rank, 0) + odd[k % len(odd)])
         if rank not in static and rank not in tiles:
             sizes[rank] = 2 + k % 2
+    for condition in lowered.mapping.requires:
+        match condition:
+            case Apply("==", (Apply("%", (Size(rank=rank), radix)), _)):
+                # a rank in whole groups, two of them
+                sizes[rank] = 2 * int(scalar(radix, {}, values) or 1)
     sizes = equalised(cascade, sizes, fixed=static)
     shapes = {t: shape(cascade, t, sizes, values, known.shapes, EXTENT) for t in cascade.inputs}
     return shapes, values, sizes

@@ -24,6 +24,7 @@ from ..ir.expression import (
     RankVariable,
     Reduce,
     accesses,
+    free_ranks,
     rewrite,
     tensors,
     walk,
@@ -428,8 +429,17 @@ class Lowering(Selections):
             value = self.tile(Access(buffer.tensor, ranks), parts)
             if condition is not None:
                 value = Op("where", (self.tile(condition, parts), value, Number(0)))
-            coordinates = tuple(self.coordinate(r, parts) for r in buffer.ranks)
-            guard = self.bounds(buffer.ranks, parts)
+            views = {v.rank: v.coordinate for v in self.kernel.views}
+            coordinates = tuple(
+                self.tile(views[r], parts) if r in views else self.coordinate(r, parts)
+                for r in buffer.ranks
+            )
+            walked = [
+                inner
+                for r in buffer.ranks
+                for inner in (free_ranks(views[r]) if r in views else (r,))
+            ]
+            guard = self.bounds(tuple(dict.fromkeys(walked)), parts)
             self.say(Store(buffer.tensor, coordinates, value, guard))
 
     def bounds(self, ranks: tuple[str, ...], parts: Parts) -> Value | None:

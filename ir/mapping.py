@@ -62,6 +62,14 @@ class Partition:
 
 
 @dataclass(frozen=True, slots=True)
+class View:
+    """A rank of memory that a kernel walks under ranks of its own, at ``coordinate`` of these."""
+
+    rank: str
+    coordinate: Expression
+
+
+@dataclass(frozen=True, slots=True)
 class Cut:
     """A streamed rank that is reduced in parts side by side: which rank of the grid counts them.
 
@@ -100,6 +108,7 @@ class MappedKernel:
     steps : for a tiled rank, a number that its tile has to divide: the rows of a tile share a list.
     aligned : parameters that are multiples of every streamed tile, so that what begins there begins
         with a whole tile.
+    views : ranks that tensors in memory have and the kernel has not.
     residents : programs that a multiprocessor is taken to run at a time.
     described : tensors whose tiles may be fetched by a tensor descriptor: the last rank contiguous,
         everything else aligned to 16 bytes, a target that has them.
@@ -121,6 +130,7 @@ class MappedKernel:
     ordered: tuple[tuple[str, str], ...] = ()
     steps: tuple[tuple[str, int], ...] = ()
     aligned: tuple[str, ...] = ()
+    views: tuple[View, ...] = ()
     described: tuple[str, ...] = ()
     num_warps: int = 4
     num_stages: int = 2
@@ -153,7 +163,8 @@ class Mapping:
     """A cascade divided in kernels, in the order in which they run.
 
     ``dtypes`` gives every tensor that crosses memory its dtype by numpy-style name. ``cuts`` are
-    the streamed ranks that are reduced in parts.
+    the streamed ranks that are reduced in parts. ``made`` are the sizes of ranks that kernels walk
+    in place of the cascade's, ``requires`` what has to hold of sizes and extents at a call.
     """
 
     cascade: Cascade
@@ -161,6 +172,8 @@ class Mapping:
     dtypes: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     cuts: tuple[Cut, ...] = ()
+    made: tuple[tuple[str, Expression], ...] = ()
+    requires: tuple[Expression, ...] = ()
 
     def dtype(self, tensor: str) -> str:
         """Return the dtype in memory of an input, an output or a tensor between kernels."""

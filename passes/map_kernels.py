@@ -21,7 +21,7 @@ from ..ir.expression import (
     tensors,
     walk,
 )
-from ..ir.mapping import MappedKernel, Role, Traversal
+from ..ir.mapping import MappedKernel, Role, Traversal, View
 from ..ir.selection import find_count, list_rank
 from ..ir.streaming import Field, Reason, Streaming
 from .divide import Group, closure, reads_of
@@ -47,6 +47,7 @@ def map_kernel(
     stored: Mapping[str, Expression | None] | None = None,
     apart: tuple[str, ...] = (),
     real: tuple[str, ...] = (),
+    views: tuple[View, ...] = (),
 ) -> MappedKernel:
     """Derive a group's loops and assign its ranks their roles.
 
@@ -55,6 +56,7 @@ def map_kernel(
     index within bounds. ``stored`` gives tensors that earlier kernels write the condition under
     which their points exist. ``apart`` are ranks of which a program has one coordinate in any case.
     ``real`` names the parameters and tensors that hold fractions.
+    ``views`` are ranks of memory that the group walks under ranks of its own.
 
     Raises
     ------
@@ -81,7 +83,8 @@ def map_kernel(
                 f" does not; return {lost[0]} too, or give {tensor} a value everywhere with default"
             )
     writers = {e.name: e for e in cascade.einsums}
-    facts = Facts(slice, sizes, shapes, parameters, found, writers, frozenset(inside))
+    promised = frozenset(inside)
+    facts = Facts(slice, sizes, shapes, parameters, found, writers, promised, views)
     collect_presence(before, facts)
     taking = []
     for s in streamings:
@@ -138,6 +141,7 @@ def map_kernel(
         infinite=tuple(sorted(infinite_tensors(cascade))),
         ordered=group.ordered,
         steps=tuple((r, n) for r, n in steps.items() if r in tiled),
+        views=views,
         notes=notes,
     )
 

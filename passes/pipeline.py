@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from ..ir.cascade import Cascade, Scalar
 from ..ir.dtypes import tensor_dtypes
 from ..ir.errors import BackendError
-from ..ir.expression import Expression
+from ..ir.expression import Expression, substitute
 from ..ir.mapping import Cut, MappedKernel
 from ..ir.mapping import Mapping as Mapped
 from ..ir.verify import verify
@@ -28,6 +28,7 @@ from .flatten import flatten
 from .inline import inline
 from .map_kernels import map_kernel
 from .membership import expand_membership
+from .pack_rows import Packed, pack_rows
 from .partition import partition, worth_describing
 from .reassociate import reassociate
 from .simplify import simplify
@@ -132,14 +133,16 @@ def map_cascade(cascade: Cascade, known: Known) -> tuple[Mapped, tuple[Step, ...
     for einsum in final.einsums:
         if all(r in known.sizes for r in einsum.ranks):
             shapes[einsum.name] = tuple(known.sizes[r] for r in einsum.ranks)
-    final, cuts, groups, kernels = attempt(final, known, dtypes, shapes)
+    final, cuts, groups, (kernels, packed) = attempt(final, known, dtypes, shapes)
     dtypes = tensor_dtypes(final, known.dtypes) | dict.fromkeys(states_of(cuts), "float32")
     crossing = {*final.inputs, *(t for g in groups for t in g.targets)}
     kept = tuple((t, d) for t, d in dtypes.items() if t in crossing)
     values = {**known.parameters, **{c.step: 1 for c in cuts}}
     scalars = tuple((p, scalar_dtype(values.get(p, v))) for p, v in final.parameters)
     notes = tuple(n for k in kernels for n in k.notes)
-    return Mapped(final, tuple(kernels), (*kept, *scalars), notes, cuts), steps
+    made = tuple(dict(x for p in packed for x in p.made).items())
+    requires = tuple(dict.fromkeys(x for p in packed for x in p.requires))
+    return Mapped(final, tuple(kernels), (*kept, *scalars), notes, cuts, made, requires), steps
 
 
 def states_of(cuts: tuple[Cut, ...]) -> tuple[str, ...]:
@@ -156,7 +159,7 @@ def attempt(
     known: Known,
     dtypes: Mapping[str, str],
     shapes: Mapping[str, tuple[int, ...]],
-) -> tuple[Cascade, tuple[Cut, ...], tuple[Group, ...], list[MappedKernel]]:
+) -> tuple[Cascade, tuple[Cut, ...], tuple[Group, ...], tuple[list[MappedKernel], list[Packed]]]:
     """Divide, map and partition; where a program would hold too much, hold fewer ranks whole.
 
     The cascade comes back with its ranks split that are reduced in parts.
@@ -170,8 +173,8 @@ def attempt(
             if known.parts:
                 whole, cuts = split_groups(cascade, groups, known.parts)
                 groups = divide(whole, sizes=known.sizes, limit=limit, places=places)
-            kernels = cut_groups(whole, groups, known, dtypes, shapes, cuts)
-            return whole, cut_tiles(cuts, kernels), groups, kernels
+            kernels, packed = cut_groups(whole, groups, known, dtypes, shapes, cuts)
+            return whole, cut_tiles(cuts, kernels), groups, (kernels, packed)
         except BackendError as error:
             refusal = refusal or error
     assert refusal is not None
@@ -189,35 +192,47 @@ def cut_groups(
     dtypes: Mapping[str, str],
     shapes: Mapping[str, tuple[int, ...]],
     cuts: tuple[Cut, ...] = (),
-) -> list[MappedKernel]:
-    """Map and partition each group of einsums."""
+) -> tuple[list[MappedKernel], list[Packed]]:
+    """Pack the rows of each group of einsums, map it and partition it."""
     kernels: list[MappedKernel] = []
+    every: list[Packed] = []
     stored: dict[str, Expression | None] = {}
     parts = tuple(c.part for c in cuts)
     for name, group in zip(kernel_names(cascade, groups, cuts), groups, strict=True):
-        kernel = map_kernel(
+        packed = pack_rows(
             cascade,
             group,
-            name=name,
             sizes=known.sizes,
+            shapes=shapes,
+            parameters=known.parameters,
+            apart=parts,
+        )
+        sizes = {**known.sizes, **packed.sizes}
+        kernel = map_kernel(
+            packed.cascade,
+            packed.group,
+            name=name,
+            sizes=sizes,
             shapes=shapes,
             parameters=known.parameters,
             inside=known.inside,
             stored=stored,
-            apart=parts,
+            apart=packed.apart,
             real=fractions(known, dtypes),
+            views=packed.views,
         )
         presence = dict(kernel.presence)
-        stored |= {t: presence[t] for t in group.targets}
+        stored |= {t: unpacked(presence[t], packed) for t in group.targets}
         pays = known.descriptors
         if pays is None:
             pays = worth_describing(kernel, known.sizes)
         described = known.described if pays else ()
+        every.append(packed)
         kernels.append(
             partition(
                 replace(kernel, described=described, aligned=tuple(c.step for c in cuts)),
                 dtypes=dtypes,
-                sizes={**dict.fromkeys(parts, PARTS_HELD), **known.sizes},
+                sizes={**dict.fromkeys(parts, PARTS_HELD), **sizes},
                 target=known.target,
                 tiles=known.tiles,
                 num_warps=known.num_warps,
@@ -225,7 +240,7 @@ def cut_groups(
                 choice=known.choice,
             )
         )
-    return name_tables(kernels, taken=(*cascade.inputs, *cascade.ranks, *dtypes))
+    return name_tables(kernels, taken=(*cascade.inputs, *cascade.ranks, *dtypes)), every
 
 
 def fractions(known: Known, dtypes: Mapping[str, str]) -> tuple[str, ...]:
@@ -235,6 +250,11 @@ def fractions(known: Known, dtypes: Mapping[str, str]) -> tuple[str, ...]:
     """
     tensors = (t for t, dtype in dtypes.items() if "float" in dtype)
     return (*tensors, *(n for n, v in known.parameters.items() if isinstance(v, float)))
+
+
+def unpacked(condition: Expression | None, packed: Packed) -> Expression | None:
+    """Return a condition over the ranks that memory has."""
+    return None if condition is None else substitute(condition, dict(packed.back))
 
 
 def cut_tiles(cuts: tuple[Cut, ...], kernels: list[MappedKernel]) -> tuple[Cut, ...]:

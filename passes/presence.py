@@ -22,6 +22,7 @@ from ..ir.expression import (
     tensors,
 )
 from ..ir.interval import surely_present
+from ..ir.mapping import View
 from .align import conjunction, holds, inside
 
 EXTENT = "{tensor}_size_{position}"
@@ -40,8 +41,10 @@ class Facts:
         found: dict[str, Expression | None],
         writers: Mapping[str, Einsum],
         promised: frozenset[str] = frozenset(),
+        views: tuple[View, ...] = (),
     ) -> None:
         self.promised = promised
+        self.views = frozenset(v.coordinate for v in views)
         self.inputs = frozenset(cascade.inputs)
         self.writers = {**writers, **{e.name: e for e in cascade.einsums}}
         self.sizes, self.shapes, self.parameters = sizes, shapes, parameters
@@ -97,9 +100,14 @@ class Facts:
         return conditions
 
     def is_home(self, tensor: str, position: int, coordinate: Expression) -> bool:
-        """Whether the coordinate is a rank whose size this position of the input gives."""
-        return isinstance(coordinate, RankVariable) and (
-            (tensor, position) in self.home.get(coordinate.rank, ())
+        """Whether the coordinate is a rank whose size this position of the input gives.
+
+        A rank of memory that is walked under other ranks stands bare where it is viewed.
+        """
+        return (
+            coordinate in self.views
+            or isinstance(coordinate, RankVariable)
+            and ((tensor, position) in self.home.get(coordinate.rank, ()))
         )
 
     def settle(self, conditions: list[Expression]) -> Expression | None:

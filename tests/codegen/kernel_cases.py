@@ -10,9 +10,9 @@ import torch
 
 import einfall
 from einfall import examples
-from einfall.backends.launch import mapped_sizes
 from einfall.backends.lowered import Lowered
-from einfall.backends.parts import PROCESSORS, with_parts
+from einfall.backends.parts import PROCESSORS
+from einfall.backends.walked_sizes import walked_sizes
 from einfall.codegen.kernel import Buffer
 from einfall.codegen.loop_nest import Nest
 from einfall.codegen.lower import lower
@@ -84,9 +84,10 @@ def run_nests(
     values = bind_parameters(cascade, parameters)
     memory = {n: x.double().cpu().numpy() for n, x in zip(cascade.inputs, tensors, strict=True)}
     sizes = rank_sizes(cascade, {n: x.shape for n, x in memory.items()}, values)
-    sizes, values = with_parts(lowered.mapping.cuts, lowered.kernels, sizes, values, PROCESSORS)
     shapes = {n: x.shape for n, x in memory.items()}
-    sizes = mapped_sizes(lowered.mapping.cascade, shapes, values, sizes)
+    sizes, values = walked_sizes(
+        lowered.mapping, lowered.kernels, shapes, values, sizes, PROCESSORS
+    )
     for nest in nests(lowered):
         memory |= run_nest(nest, memory, sizes, values)
     return tuple(memory[name] for name in cascade.outputs)
