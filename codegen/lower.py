@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import product
 
 from ..ir.cascade import Einsum
 from ..ir.domain import Range, Walk
@@ -262,7 +263,7 @@ class Lowering(Selections):
             entry = [e.name for e in alike if not names & set(e.reads)]
             concerned = [f for f in fields if self.taking[f.tensor] == condition]
             best: tuple[dict[str, float], set[str]] = ({}, {f.tensor for f in concerned})
-            for label, number in (("", 0.0), *FILLS):
+            for labels in fillings(entry):
                 values: dict[str | Access, str] = dict.fromkeys(self.kernel.infinite, UNKNOWN)
                 values |= dict.fromkeys(self.frames, FINITE)  # these are guarded
                 for access in self.streamed_inputs(traversal):
@@ -271,14 +272,14 @@ class Lowering(Selections):
                 for e in alike:
                     inner = e.body.body if isinstance(e.body, Reduce) else e.body
                     kept = abstract(inner, values, obviously_positive)
-                    values[e.name] = label if label and e.name in entry else kept
+                    values[e.name] = labels.get(e.name, kept)
                 rest = {
                     f.tensor
                     for f in concerned
                     if not is_identity(abstract(f.lift, values, obviously_positive), f.reducer)
                 }
                 if len(rest) < len(best[1]):
-                    best = (dict.fromkeys(entry, number) if label else {}, rest)
+                    best = ({name: dict(FILLS)[label] for name, label in labels.items()}, rest)
             fills |= best[0]
             selected |= best[1]
         return fills, selected
@@ -466,6 +467,20 @@ def down(x: Value, width: Value) -> Value:
 def up(x: Value, width: Value) -> Value:
     """Return the end of the tile before which a coordinate lies."""
     return Op("*", (Op("cdiv", (x, width)), width))
+
+
+def fillings(entry: list[str]) -> Iterator[dict[str, str]]:
+    """Yield ways to fill the tensors at which a condition first cuts: all alike, then some apart.
+
+    A score may have to be -inf where the value that it weighs has to be a number.
+    """
+    yield {}
+    for label, _ in FILLS:
+        yield dict.fromkeys(entry, label)
+    if 2 <= len(entry) <= 3:
+        ways = product(("", *(label for label, _ in FILLS)), repeat=len(entry))
+        for labels in sorted(ways, key=lambda x: sum(map(bool, x))):
+            yield {name: label for name, label in zip(entry, labels, strict=True) if label}
 
 
 def extent_tests(access: Access, position: int) -> tuple[Expression, Expression]:

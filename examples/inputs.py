@@ -18,6 +18,8 @@ from typing import Any
 import numpy
 from numpy.typing import NDArray
 
+from .inputs_layouts import LAYOUTS, Made
+
 Array = NDArray[Any]
 Sizes = dict[str, int]
 
@@ -40,11 +42,13 @@ class Recipe:
     parameters : the name of a size, or a number, for each parameter.
     lengths : ``cross`` (p < m), ``self`` (p is m) or ``short`` (m < p: the first queries of a
         causal variant see no key).
+    made : makes all of it instead, where index tensors depend on one another.
     """
 
     tensors: tuple[str, ...] = ("Q: b h p e", "K: b h m e", "V: b h m f")
     parameters: Mapping[str, str | float] = field(default_factory=dict)
     lengths: str = "cross"
+    made: Callable[[numpy.random.Generator, Mapping[str, int]], Made] | None = None
 
 
 QKV = ("Q: b h p e", "K: b h m e", "V: b h m f")
@@ -98,6 +102,7 @@ RECIPES: Mapping[str, Recipe] = {
     "varlen_decode": Recipe(
         ("Q: b h e", "K: b m kv e", "V: b m kv f", "length: b"), {"G": "group"}
     ),
+    **{name: Recipe(made=maker) for name, maker in LAYOUTS.items()},
 }
 
 
@@ -122,6 +127,10 @@ def make(
     sizes = SCALES["tiny"] | dict(scale) if isinstance(scale, Mapping) else dict(SCALES[scale])
     sizes = _derived(sizes, recipe.lengths)
     draw = numpy.random.default_rng([seed, *name.encode()])
+    if recipe.made is not None:
+        arrays, parameters = recipe.made(draw, sizes)
+        kept = (x.astype(numpy.int32 if x.dtype.kind == "i" else dtype) for x in arrays)
+        return tuple(kept), parameters
     tensors = []
     for entry in recipe.tensors:
         tensor, _, extents = entry.partition(": ")

@@ -54,7 +54,8 @@ def align(
 
     Requires: a flat cascade. Keeps: every output's value. A reading that would capture a rank that
     the tensor reduces, an iterative tensor and a list-valued one are left as they are: they have to
-    cross memory.
+    cross memory. So does the result of reductions on top of reductions that is looked up row by row
+    where a list says: its rows belong together as they were written.
     """
     einsums: list[Einsum] = []
     writers: dict[str, Einsum] = {}
@@ -70,7 +71,7 @@ def align(
             return None
         if len(access.coordinates) != len(writer.ranks):
             return None
-        if isinstance(writer.body, Populate | Concatenate):
+        if isinstance(writer.body, Populate | Concatenate) or costly(access, writers):
             return None
         key = (access.tensor, access.coordinates)
         ranks = tuple(dict.fromkeys(r for c in access.coordinates for r in free_ranks(c)))
@@ -116,6 +117,24 @@ def outside(condition: Expression, rule: Callable[[Expression], Expression | Non
 def aligned(access: Access, writer: Einsum) -> bool:
     """Whether the access names the writer's own ranks, in the writer's order."""
     return access.coordinates == writer.output.coordinates
+
+
+def costly(access: Access, writers: Mapping[str, Einsum]) -> bool:
+    """Whether a reading at looked-up coordinates would repeat a chain of reductions there."""
+    moved = {
+        rank
+        for rank, c in zip(writers[access.tensor].ranks, access.coordinates, strict=True)
+        if any(isinstance(x, Access) for x in walk(c))
+    }
+
+    def chained(name: str) -> int:
+        writer = writers.get(name)
+        if writer is None or not moved & set(writer.ranks):
+            return 0
+        inner = max((chained(r) for r in writer.reads if r != name), default=0)
+        return inner + isinstance(writer.body, Reduce)
+
+    return bool(moved) and chained(access.tensor) > 1
 
 
 def move(

@@ -124,7 +124,8 @@ def short_ranks(
     """Return the ranks that a program may hold whole: of a known size up to ``limit``.
 
     With ``places``, only those that no input has at another place than its last, where features
-    stand, other than as the lowest digit of a mixed radix ``j * B + r``. A concatenated rank and
+    stand, other than as the lowest digit of a mixed radix ``j * B + r``, and by which nothing is
+    looked up there, as by t in ``X[order[t], f]``. A concatenated rank and
     those of its parts are walked, however short.
     """
     joined = part_ranks(cascade.einsums)
@@ -134,8 +135,8 @@ def short_ranks(
             # lists are one a program, and what they are chosen from is tiles elsewhere
             long |= {einsum.body.rank, *einsum.ranks}
         for access in (*accesses(einsum.body), *accesses_of(einsum.filter)):
-            if places and access.tensor in cascade.inputs:
-                for c in access.coordinates[:-1]:
+            for c in access.coordinates[:-1] if places else ():
+                if access.tensor in cascade.inputs or accesses(c):
                     whole = isinstance(c, RankVariable)
                     low = set() if whole else lowest_digits(c)
                     long |= set(free_ranks(c)) - low

@@ -19,7 +19,7 @@ from ..ir.expression import (
 )
 
 
-def fix_radices(cascade: Cascade, *, parameters: Mapping[str, Scalar] | None = None) -> Cascade:
+def fix_radices(cascade: Cascade, *, parameters: Mapping[str, Scalar]) -> Cascade:
     """Write the parameters that cut a rank in two coordinates of an access as their values.
 
     ::
@@ -32,7 +32,7 @@ def fix_radices(cascade: Cascade, *, parameters: Mapping[str, Scalar] | None = N
 
     Requires: ``parameters`` are the values of the call. Keeps: every output's value.
     """
-    known = dict(cascade.parameters) | dict(parameters or {})
+    known = dict(cascade.parameters) | dict(parameters)
     values = {
         n: Constant(v)
         for n in radices(cascade)

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy
 
+from .dense_oracles_layouts import LAYOUT_ORACLES
+
 Array = Any  # numpy's stubs give Any for most operators; these formulas are nothing else
 
 
@@ -275,6 +277,7 @@ def median(Q: Array, K: Array) -> Array:
 
 
 ORACLES: dict[str, Callable[..., Any]] = {
+    **LAYOUT_ORACLES,
     "absmax_scaled": absmax_scaled,
     "alibi": alibi,
     "attention": attention,
