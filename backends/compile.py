@@ -13,6 +13,7 @@ from ..ir.errors import BackendError, EinfallError, ShapeError
 from ..ir.expression import Access, RankVariable, Size, walk
 from ..ir.sizes import bind_parameters, rank_sizes
 from ..passes.divide import short_ranks
+from ..passes.keep import Gradient
 from ..passes.pipeline import Known
 from .interpreter import interpret
 from .launch import READY_LIMIT, Plan, Ready
@@ -100,8 +101,13 @@ class Compiled:
         descriptors: bool | None = None,
         parts: Mapping[str, int] | None = None,
         inside: tuple[str, ...] = (),
+        dtypes: Mapping[str, str] | None = None,
+        differentiable: bool = True,
     ) -> None:
         self.declared, self.parts, self.inside = cascade, parts, inside
+        self.dtypes, self.differentiable = dict(dtypes or {}), differentiable
+        self._gradients: dict[Any, Gradient] = {}
+        self._backward: Compiled | None = None
         self.num_warps, self.num_stages = num_warps, num_stages
         self.descriptors = descriptors
         self.backend, self.target, self.tiles = backend, target, tiles
@@ -121,7 +127,10 @@ class Compiled:
         try:
             # the address decides whether descriptors may be used
             key: Any = tuple(
-                [(t.shape, t.stride(), t.dtype, t.device, t.data_ptr() & 15) for t in tensors]
+                [
+                    (t.shape, t.stride(), t.dtype, t.device, t.data_ptr() & 15, t.requires_grad)
+                    for t in tensors
+                ]
             )
             if parameters:
                 key = (key, *((name, x, x.__class__) for name, x in parameters.items()))
@@ -134,17 +143,68 @@ class Compiled:
 
     def _first(self, key: Any, tensors: tuple[Any, ...], parameters: dict[str, Any]) -> Any:
         """Answer a combination of shapes, strides and parameters that was not seen before."""
-        if not self._on_triton(tensors):
-            return self._slow(tensors, parameters)
-        lowered = self.lower(*tensors, **parameters)
-        plan = lowered.plan()
-        if wanted() and not self.tiles:
-            plan = self._tuned(plan, tensors, parameters)
-        ready = plan.prepare(*tensors, **parameters)
+        if self.differentiable and any(t.requires_grad for t in tensors):
+            ready = self._with_gradient(tensors, parameters)
+        else:
+            ready = self._prepared(tensors, parameters)
         while len(self._ready) >= READY_LIMIT:
             self._ready.pop(next(iter(self._ready)), None)
         self._ready[key] = ready
         return ready(*tensors)
+
+    def _prepared(self, tensors: tuple[Any, ...], parameters: dict[str, Any]) -> Ready:
+        """Return how arguments like these are answered, without gradients."""
+        if not self._on_triton(tensors):
+            return lambda *given: self._slow(given, parameters)
+        lowered = self.lower(*tensors, **parameters)
+        plan = lowered.plan()
+        if wanted() and not self.tiles:
+            plan = self._tuned(plan, tensors, parameters)
+        return plan.prepare(*tensors, **parameters)
+
+    def _with_gradient(self, tensors: tuple[Any, ...], parameters: dict[str, Any]) -> Ready:
+        """Return how arguments are answered of which some require a gradient."""
+        from torch import is_grad_enabled
+
+        from .autograd import Differentiable, differentiable, interpreted
+
+        made: list[Differentiable] = []
+        plain: list[Ready] = []
+        parts: list[Compiled] = []
+
+        def build(cascade: Cascade, dtypes: dict[str, str]) -> Any:
+            given = {n: x for n, x in parameters.items() if n in dict(cascade.parameters)}
+            if not self._on_triton(tensors):
+                return interpreted(cascade, given)
+            part = Compiled(
+                cascade,
+                "triton",
+                self.target,
+                {},
+                self.num_warps,
+                self.num_stages,
+                self.descriptors,
+                inside=tuple(n for n in self.inside if n in cascade.inputs),
+                dtypes=dtypes,
+                differentiable=False,
+            )
+            parts.append(part)
+            return lambda *x: part(*x, **given)
+
+        def run(*given: Any) -> Any:
+            if not is_grad_enabled():
+                if not plain:
+                    plain.append(self._prepared(given, parameters))
+                return plain[0](*given)
+            if made:
+                return made[0](*given)
+            made.append(differentiable(self.declared, tensors, parameters, self._gradients, build))
+            found = made[0](*given)
+            if parts:
+                self._latest, self._backward = parts[0]._latest, parts[1]
+            return found
+
+        return run
 
     def _tuned(self, first: Plan, tensors: tuple[Any, ...], parameters: dict[str, Any]) -> Plan:
         """Return the fastest of several partitions for these arguments, and lower to it."""
@@ -266,6 +326,16 @@ class Compiled:
     def steps(self) -> Any:
         """What each pass did for the latest call."""
         return self._last().steps
+
+    @property
+    def gradient(self) -> Lowered:
+        """The latest gradient kernels, with all that led to them."""
+        if self._backward is None or self._backward._latest is None:
+            raise EinfallError(
+                f"{self.declared.name} has run no gradient as kernels: call it with tensors that"
+                " require one, and backward() on what comes out"
+            )
+        return self._backward._latest
 
     @property
     def mapping(self) -> Any:

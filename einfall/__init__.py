@@ -34,6 +34,7 @@ from .ir.errors import (
     VerificationError,
 )
 from .ir.notation import cascade
+from .passes.differentiate import differentiate
 
 __version__ = "0.1.0"
 
@@ -52,5 +53,6 @@ __all__ = [
     "analyse",
     "cascade",
     "compile",
+    "differentiate",
     "interpret",
 ]

@@ -17,6 +17,7 @@ from .expression import (
     Size,
     tensors,
 )
+from .sizes import ranks_of
 
 WIDTH = {"bfloat16": 1, "float16": 1, "float32": 2, "float64": 3}
 BOOLEAN = ("and", "or", "not", "in", "==", "!=", "<", "<=", ">", ">=")
@@ -27,8 +28,9 @@ def tensor_dtypes(cascade: Cascade, inputs: Mapping[str, str]) -> dict[str, str]
 
     A tensor that is linear in an input (a weighted sum of values, a product of queries and keys) is
     stored in the widest dtype of the inputs that it is linear in; anything else that is a float,
-    such as a maximum, a logarithm or a weight, or what a selection reads, is a float32. Booleans
-    and integers stay so.
+    such as a maximum, a logarithm or a weight, or what a selection reads, is a float32, and so is
+    what only kernels pass on and has fewer ranks than those inputs, for it costs little. Booleans
+    and integers stay so. ``inputs`` may give outputs a dtype too.
     """
     linear: dict[str, frozenset[str]] = {}
     kinds: dict[str, str] = {}
@@ -90,10 +92,15 @@ def tensor_dtypes(cascade: Cascade, inputs: Mapping[str, str]) -> dict[str, str]
         exact = einsum.name in compared
         linear[einsum.name] = frozenset() if exact else sources(einsum.body)
         kinds[einsum.name] = sort(einsum.body)
-    return {
-        name: inputs.get(name) or stored(kinds[name], [inputs[s] for s in sorted(linear[name])])
-        for name in kinds
-    }
+    counts = {n: len(ranks_of(cascade, n)) for n in cascade.inputs}
+    counts |= {e.name: len(e.output.coordinates) for e in cascade.einsums}
+    found: dict[str, str] = {}
+    for name, sort_of in kinds.items():
+        roots = sorted(linear[name])
+        small = name not in cascade.outputs and any(counts[name] < counts[s] for s in roots)
+        narrow = [] if small else [inputs[s] for s in roots]
+        found[name] = inputs.get(name) or stored(sort_of, narrow)
+    return found
 
 
 def kind(dtype: str) -> str:

@@ -194,7 +194,11 @@ def plan_target(
         if not repeated:
             streamed = tuple(dict.fromkeys(r for _, ranks in reductions for r in ranks))
             if len(streamed) <= 1:
-                break
+                repeated = statistics(target, slice, parallel, streamed, short)
+                if not repeated:
+                    break
+                cut |= repeated
+                continue
             last = reductions[-1][1]
             repeated = {e.name for e, ranks in reductions if ranks != last and e.name != target}
             if len(last) > 1 or not repeated:
@@ -264,6 +268,30 @@ def plan_selection(
 def inside_selection(einsum: Einsum) -> tuple[str, ...]:
     """Return the rank that a selection chooses from."""
     return (einsum.body.rank,) if isinstance(einsum.body, Populate) else ()
+
+
+def statistics(
+    target: str,
+    slice: tuple[Einsum, ...],
+    parallel: tuple[str, ...],
+    streamed: tuple[str, ...],
+    short: frozenset[str],
+) -> set[str]:
+    """Return sums over short ranks that are cheaper read than made again, tile after tile.
+
+    Such as ``R[p] = sum[f](U[p, f] * O[p, f])`` in a kernel that walks p for each tile of m, if
+    nothing else there reads O: a number a row is read in place of a row.
+    """
+    found: set[str] = set()
+    for einsum in slice:
+        again = set(streamed) <= set(einsum.ranks) and set(parallel) - set(einsum.ranks)
+        if einsum.name == target or not isinstance(einsum.body, Reduce) or not again:
+            continue
+        made = {e.name for e in slice}
+        others = {r for e in slice if e is not einsum for r in e.reads}
+        if streamed and set(einsum.reads) - others - made and not long_reduced(einsum, short):
+            found.add(einsum.name)
+    return found
 
 
 def closure(

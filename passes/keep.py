@@ -23,11 +23,8 @@ from .divide import lowest_digits
 from .existence import Existence
 from .facts import exact_tensors, weight
 from .flatten import flatten
-from .reassociate import OPEN_SIZE, extents, reassociate
+from .reassociate import extents, reassociate
 from .simplify import simplify
-
-LONG = 256
-"""Coordinates from which on a sum is worth keeping."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +32,9 @@ class Gradient:
     """The gradient of a cascade.
 
     forward : the cascade, which returns besides its own outputs the tensors ``kept``.
-    backward : its inputs are some of the forward's inputs, then ``kept``, then the gradients of
-        the outputs ``of``; its outputs are the gradients of the inputs ``wrt``, in their order.
+    backward : its inputs are some of the forward's inputs, then ``kept``, then gradients of the
+        outputs ``of``; its outputs are the gradients of the inputs ``wrt``, in their order.
+    seeds : the names of the gradients of the outputs ``of``, in their order; read or not.
     """
 
     forward: Cascade
@@ -112,7 +110,7 @@ def keep(
         wrt,
         of,
         tuple(kept[n] for n in order),
-        tuple(s for s in seeds.values() if s in backward.inputs),
+        tuple(seeds[t] for t in of),
     )
 
 
@@ -132,7 +130,7 @@ class _Choice:
         self.declared = declared
         self.values = {e.name: e for e in forward}
         self.given = given
-        self.sizes = dict.fromkeys(sequences(declared), OPEN_SIZE) | extents(declared, given)
+        self.long = {*sequences(declared), *extents(declared, {})}
         self.known = Existence.of_cascade(replace(joint, einsums=tuple(forward)))
         self.infinite, self.exact = infinite, exact_tensors(joint)
         self.roots = [set(free_ranks(x)) for x in _stored(declared)]
@@ -141,9 +139,7 @@ class _Choice:
     def walks(self, name: str) -> bool:
         """Whether a tensor takes a walk over a long rank, from inputs."""
         e = self.values[name]
-        long = isinstance(e.body, Reduce) and any(
-            self.sizes.get(r, 64) >= LONG for r in e.body.ranks
-        )
+        long = isinstance(e.body, Reduce) and bool(self.long & set(e.body.ranks))
         return long or any(self.walks(r) for r in e.reads if r in self.values)
 
     def keepable(self, name: str) -> bool:

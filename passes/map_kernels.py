@@ -280,7 +280,7 @@ def choose_tiled(
                 # ranks that share a side share its key, and the last one stays
                 sides[frozenset(r for o in without for r in o if r in pool)] = rank
     chosen = [r for r in group.parallel if r in sides.values()]
-    if not chosen and not contracting:
+    if not chosen and (not contracting or group.streamed is None):
         chosen = [r for r in group.parallel if r not in narrow]
         return tuple(chosen[-1:])
     return tuple(chosen[-1:] if group.streamed is not None else chosen[-2:])

@@ -201,7 +201,9 @@ def candidates(
     kernel: MappedKernel, dtypes: Mapping[str, str]
 ) -> Iterator[tuple[int, int, int, int]]:
     """Yield (rows, columns, warps, stages), widest tiles first."""
-    wide = any(dtypes.get(t) in ("float32", "float64") for t in kernel.reads)
+    grid = set(kernel.ranks("grid"))
+    tiles = {t for t, ranks in operands(kernel) if len(set(ranks) - grid) > 1}
+    wide = any(dtypes.get(t) in ("float32", "float64") for t in tiles)
     flat = not any(contracts(x) for x in kernel.einsums())
     if flat and not kernel.traversals:
         yield from ((64, 64, 4, 1), (32, 32, 4, 1), (16, 16, 4, 1), (4, 4, 4, 1), (1, 1, 4, 1))

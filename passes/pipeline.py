@@ -33,6 +33,7 @@ from .partition import partition, worth_describing
 from .reassociate import reassociate
 from .simplify import simplify
 from .split_rank import split_groups
+from .split_sums import split_sums
 from .stabilise import stabilise
 
 
@@ -94,6 +95,7 @@ CASCADE_PASSES: tuple[tuple[str, Callable[[Cascade, Known], Cascade]], ...] = (
         "membership",
         lambda c, k: expand_membership(c, sizes=k.sizes, shapes=k.shapes, parameters=k.parameters),
     ),
+    ("split_sums", lambda c, k: split_sums(c, sizes=k.sizes)),
     ("align", lambda c, k: align(c, sizes=k.sizes, parameters=k.parameters)),
     ("remove_dead", lambda c, k: remove_dead(c)),
     ("count_lists", lambda c, k: count_lists(c)),
@@ -150,7 +152,12 @@ def states_of(cuts: tuple[Cut, ...]) -> tuple[str, ...]:
     return tuple(t for c in cuts for t in c.states)
 
 
-ATTEMPTS: tuple[tuple[int, bool], ...] = ((RESIDENT_LIMIT, True), (256, False), (64, False))
+ATTEMPTS: tuple[tuple[int, bool], ...] = (
+    (RESIDENT_LIMIT, True),
+    (256, False),
+    (64, False),
+    (16, False),
+)
 """How large a rank may be held whole, and whether its place in the inputs counts, in order."""
 
 

@@ -1,0 +1,95 @@
+"""Split sums: a reduction over several long ranks is done one rank after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ..ir.cascade import Cascade, Einsum
+from ..ir.expression import (
+    Access,
+    Expression,
+    RankVariable,
+    Reduce,
+    accesses,
+    free_ranks,
+)
+from .align import fresh
+from .divide import lowest_digits, short_ranks
+from .facts import NO_SIZES, is_plain
+
+ASSOCIATIVE = ("sum", "prod", "max", "min", "any", "all")
+
+
+def split_sums(cascade: Cascade, *, sizes: Mapping[str, int] = NO_SIZES) -> Cascade:
+    """Reduce over one long rank at a time, the last one first.
+
+    ::
+
+        S[b, p, m] = sum[e](Q[b, p, e] * K[b, m, e])
+        D[m]       = sum[b, p](S[b, p, m] * X[p, m])
+        return D
+        -->
+        S[b, p, m]  = sum[e](Q[b, p, e] * K[b, m, e])
+        D_p[b, m]   = sum[p](S[b, p, m] * X[p, m])
+        D[m]        = sum[b](D_p[b, m])
+        return D
+
+    A kernel walks one rank; with the others parallel it has as many programs as the largest part of
+    the cascade, and the sums that are left are small. The low digit of a coordinate, ``g`` in
+    ``Q[k * G + g]``, is left for later too where the high one is kept: it is a rank of programs.
+
+    ``sizes`` say which ranks a program may hold whole; those are summed at once.
+
+    Requires: a flat cascade. Keeps: every output's value up to rounding; where points exist.
+    """
+    taken = {*cascade.inputs, *cascade.ranks, *(n for n, _ in cascade.parameters)}
+    taken |= {e.name for e in cascade.einsums}
+    short = short_ranks(cascade, sizes)
+    einsums = tuple(x for e in cascade.einsums for x in _split(e, cascade, short, taken))
+    if len(einsums) == len(cascade.einsums):
+        return cascade
+    return replace(cascade, einsums=einsums)
+
+
+def _split(
+    einsum: Einsum, cascade: Cascade, short: frozenset[str], taken: set[str]
+) -> tuple[Einsum, ...]:
+    """Return an einsum as one or more, each with one long rank to reduce."""
+    body = einsum.body
+    if not isinstance(body, Reduce) or body.reducer not in ASSOCIATIVE or not is_plain(einsum):
+        return (einsum,)
+    digits = [r for r in body.ranks if _is_low_digit(r, body, einsum)]
+    long = [r for r in body.ranks if r not in short or r in digits]
+    if len(long) < 2:
+        return (einsum,)
+    last = next((r for r in reversed(long) if r not in digits), long[-1])
+    later = tuple(r for r in long if r != last)
+    now = tuple(r for r in body.ranks if r not in later)
+    kept = {*einsum.ranks, *later}
+    order = [r for r in free_ranks(body.body) if r in kept]
+    order += [r for r in (*einsum.ranks, *later) if r not in order]
+    name = fresh(f"{einsum.name}_{last}", taken)
+    part = Access(name, tuple(RankVariable(r) for r in order))
+    first = Einsum(part, replace(body, ranks=now), None, einsum.at)
+    rest = replace(einsum, body=Reduce(body.reducer, later, part, None, body.at))
+    return (first, *_split(rest, cascade, short, taken))
+
+
+def _is_low_digit(rank: str, body: Reduce, einsum: Einsum) -> bool:
+    """Whether a reduced rank is the low digit of a coordinate whose high digit is kept."""
+    inside: list[Expression] = [body.body, *([] if body.filter is None else [body.filter])]
+    for x in inside:
+        for access in accesses(x):
+            for c in access.coordinates:
+                if isinstance(c, RankVariable) or rank not in lowest_digits(c):
+                    continue
+                others = set(free_ranks(c)) - {rank}
+                if others and others <= set(einsum.ranks) and _times(c, others):
+                    return True
+    return False
+
+
+def _times(coordinate: Expression, ranks: set[str]) -> bool:
+    """Whether none of the ranks stands in a coordinate without a factor."""
+    return not ranks & lowest_digits(coordinate)

@@ -1,0 +1,93 @@
+"""Gradients as kernels: each kernel of forward and backward against the interpreter in float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+import pytest
+import torch
+
+import einfall
+from einfall import examples
+from einfall.backends.aot import check, compile_ahead
+from einfall.backends.lowered import Lowered
+from einfall.ir.cascade import Cascade
+from einfall.passes.differentiate import gradient
+
+from .kernel_cases import TOLERANCE, WITH_KERNEL, arguments, outputs, relative
+
+SCALE = {"b": 2, "h": 4, "group": 2, "p": 24, "m": 20, "e": 16, "f": 16, "block": 16}
+PLACES = ("absmax_scaled", "fusemax_2pass")
+"""Their gradients ask for the place of a maximum, which has no kernel."""
+
+KERNELS = {
+    "attention": ("a_log_grad_sum", "q_grad", "k_grad_v_grad"),
+    "causal": ("a_log_grad_sum", "q_grad", "k_grad_v_grad"),
+    "sliding_window": ("a_log_grad_sum", "q_grad", "k_grad_v_grad"),
+    "sigmoid": ("q_grad", "k_grad_v_grad"),
+    "relu_squared": ("q_grad", "k_grad_v_grad"),
+    "softcap": ("a_log_grad_sum", "q_grad", "k_grad_v_grad"),
+}
+"""Which kernels come out: keys parallel for two gradients at once, queries for the third."""
+
+
+def both(name: str) -> tuple[Cascade, list[torch.Tensor], dict[str, Any]]:
+    """Return a gradient cascade with arguments: the forward's results, and random gradients."""
+    cascade = getattr(examples, name)
+    tensors, parameters = arguments(name, "float32", SCALE)
+    made = gradient(cascade)
+    values = outputs(einfall.interpret(made.forward, *(x.cpu() for x in tensors), **parameters))
+    memory = dict(zip(cascade.inputs, tensors, strict=True))
+    draw = numpy.random.default_rng(3)
+    for output, value in zip(made.forward.outputs, values, strict=True):
+        memory[output] = torch.tensor(numpy.asarray(value, "float32"), device=tensors[0].device)
+        seed = draw.standard_normal(value.shape).astype("float32")
+        memory[f"{output}_grad"] = torch.tensor(seed, device=tensors[0].device)
+    backward = made.backward
+    read = {n: x for n, x in parameters.items() if n in dict(backward.parameters)}
+    return backward, [memory[n] for n in backward.inputs], read
+
+
+@pytest.mark.parametrize("name", [n for n in WITH_KERNEL if n not in PLACES])
+def test_gradient_kernels_agree_with_the_interpreter(name: str) -> None:
+    backward, tensors, parameters = both(name)
+    truth = outputs(einfall.interpret(backward, *(x.cpu() for x in tensors), **parameters))
+    f = einfall.compile(backward, backend="triton")
+    found = outputs(f(*tensors, **parameters))
+    for output, got, expected in zip(backward.outputs, found, truth, strict=True):
+        assert relative(got, expected) < TOLERANCE["float32"], output
+    if name in KERNELS:
+        names = [k.name.removeprefix(f"{backward.name}_") for k in f.kernels]
+        assert names == [f"{n}_kernel" for n in KERNELS[name]]
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_the_place_of_a_maximum_has_no_kernel(name: str) -> None:
+    backward, tensors, parameters = both(name)
+    with pytest.raises(einfall.BackendError):
+        einfall.compile(backward, backend="triton")(*tensors, **parameters)
+
+
+def lowered(features: int) -> Lowered:
+    sizes = {"e": features, "f": features}
+    made = gradient(examples.causal)
+    narrow = {"A_log_kept": "float32"}
+    f = einfall.compile(made.backward)
+    return f.lower(sizes=sizes, dtype="bfloat16", dtypes=narrow, target="sm_90")
+
+
+def test_the_gradient_has_seven_products_in_two_loops() -> None:
+    """Two of seven are the scores and the gradients of the weights, made again."""
+    k = lowered(64)
+    dots = [kernel.text.count("tl.dot(") for kernel in k.kernels]
+    loops = [kernel.text.count("tl.range(") for kernel in k.kernels]
+    assert [d // max(n, 1) for d, n in zip(dots, loops, strict=True)] == [0, 3, 4]
+    assert "atomic" not in k.source
+
+
+def test_gradient_compiles_ahead_of_time_without_spills() -> None:
+    k = lowered(64)
+    for kernel in k.kernels:
+        report = compile_ahead(kernel, dict(k.mapping.dtypes), "sm_90")
+        check(report, tensor_core="tl.dot(" in kernel.text)
