@@ -31,6 +31,7 @@ DESCRIBING = ("sm_90", "sm_100", "sm_103", "sm_120")
 """Targets with tensor descriptors."""
 
 BACKENDS = ("auto", "triton", "interpreter")
+EMITTERS = ("auto", "tl", "gluon")
 
 
 def compile(
@@ -44,6 +45,7 @@ def compile(
     descriptors: bool | None = None,
     parts: Mapping[str, int] | None = None,
     inside: tuple[str, ...] = (),
+    emitter: str = "auto",
 ) -> Compiled:
     """Return a callable that computes a cascade.
 
@@ -66,13 +68,15 @@ def compile(
     inside : inputs of coordinates, such as page tables, whose values are promised to lie inside
         whatever they index, at every point that takes part. Without the promise each one is tested,
         for a coordinate outside names no point; with it, one that breaks it reads foreign memory.
+    emitter : ``tl`` writes kernels in Triton, for every target; ``gluon`` in Gluon, for sm_90, with
+        warps that fetch and warps that compute; ``auto`` takes the faster one where both can be.
 
     With ``EINFALL_TUNE=quick`` the first call of a shape measures several partitions and keeps the
     fastest, also for later processes.
 
     Raises
     ------
-    BackendError : an unknown back end.
+    BackendError : an unknown back end or emitter.
     ShapeError : ``inside`` names what is no input.
     """
     for name in inside:
@@ -83,7 +87,9 @@ def compile(
             )
     if backend not in BACKENDS:
         raise BackendError(f"backend is one of {', '.join(BACKENDS)}; {backend!r} given")
-    fixed = (num_warps, num_stages, descriptors, parts, inside)
+    if emitter not in EMITTERS:
+        raise BackendError(f"emitter is one of {', '.join(EMITTERS)}; {emitter!r} given")
+    fixed = (num_warps, num_stages, descriptors, parts, inside, emitter)
     return Compiled(cascade, backend, target, dict(tiles or {}), *fixed)
 
 
@@ -101,6 +107,7 @@ class Compiled:
         descriptors: bool | None = None,
         parts: Mapping[str, int] | None = None,
         inside: tuple[str, ...] = (),
+        emitter: str = "auto",
         dtypes: Mapping[str, str] | None = None,
         differentiable: bool = True,
     ) -> None:
@@ -109,7 +116,7 @@ class Compiled:
         self._gradients: dict[Any, Gradient] = {}
         self._backward: Compiled | None = None
         self.num_warps, self.num_stages = num_warps, num_stages
-        self.descriptors = descriptors
+        self.descriptors, self.emitter = descriptors, emitter
         self.backend, self.target, self.tiles = backend, target, tiles
         self._ready: dict[Any, Ready] = {}
         self._lowered: dict[Any, Lowered] = {}
@@ -278,6 +285,7 @@ class Compiled:
             num_stages=self.num_stages,
             descriptors=self.descriptors,
             inside=self.inside,
+            emitter="gluon" if self.emitter == "gluon" else "tl",
             choice=choice,
         )
         wanted = self.parts if parts is None else parts
@@ -450,6 +458,7 @@ def _lowering_key(cascade: Cascade, known: Known) -> Any:
         widths, exact, values, tuple(known.dtypes.items()), known.target,
         tuple(known.tiles.items()), known.described, known.descriptors,
         known.num_warps, known.num_stages, known.choice, tuple(known.parts.items()), known.inside,
+        known.emitter,
     )  # fmt: skip
 
 

@@ -9,12 +9,13 @@ directly as long as every address is a multiple of 16 bytes. Anything else goes 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from .triton import interpreting, triton
+from .triton_boxes import Maker
 
 DIRECT = ("3.6",)
 """Versions of Triton whose compiled kernels are launched directly; others dispatch themselves."""
@@ -28,8 +29,8 @@ class Launch:
     """One launch of one kernel, arguments and all.
 
     function : the Triton function. arguments : None for pointers; ``pointers`` has (position, slot)
-        for each. options : passed to Triton besides. compiled : what the first aligned launch gave,
-        as (run, function, packed metadata).
+        for each, ``boxes`` also what makes a descriptor of the tensor. options : passed to Triton
+        besides. compiled : what the first aligned launch gave, as (run, function, packed metadata).
     """
 
     function: Any
@@ -37,6 +38,7 @@ class Launch:
     arguments: list[Any]
     pointers: list[tuple[int, int]]
     options: dict[str, int]
+    boxes: list[tuple[int, int, Maker]] = field(default_factory=list)
     compiled: tuple[Any, Any, Any] | None = None
 
     def through_triton(self, tensors: Sequence[torch.Tensor]) -> Any:
@@ -44,6 +46,8 @@ class Launch:
         arguments = self.arguments.copy()
         for position, slot in self.pointers:
             arguments[position] = tensors[slot]
+        for position, slot, make in self.boxes:
+            arguments[position] = make(tensors[slot])
         return self.function[(self.programs,)](*arguments, **self.options)
 
 
@@ -73,6 +77,7 @@ def dispatcher(
     stream_of = current_stream() if direct else None
     knobs = triton().knobs.runtime
     index = device.index
+    described = any(launch.boxes for launch in launches)
     offsets = [piece.offset for piece in pieces]
 
     def through_triton(tensors: list[torch.Tensor], aligned: bool) -> None:
@@ -101,12 +106,16 @@ def dispatcher(
         if offsets:
             memory = addresses.pop()
             addresses += [memory + offset for offset in offsets]
+            if described:
+                tensors = [*tensors[:-1], *(piece.of(tensors[-1]) for piece in pieces)]
         stream = stream_of(index)  # type: ignore[misc]
         for launch in launches:
             run, function, metadata = launch.compiled  # type: ignore[misc]
             arguments = launch.arguments.copy()
             for position, slot in launch.pointers:
                 arguments[position] = addresses[slot]
+            for position, slot, make in launch.boxes:
+                arguments[position] = make(tensors[slot])
             run(launch.programs, 1, 1, stream, function, metadata, None, None, None, *arguments)
 
     ready = [False]

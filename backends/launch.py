@@ -26,6 +26,7 @@ from .kept import Kept, behind, itself, keep
 from .parts import processors_of
 from .triton import launch_options, load, triton
 from .triton_arguments import check_dtype, check_parameters, check_tensors
+from .triton_boxes import Maker, box_maker
 from .walked_sizes import walked_sizes
 
 Ready = Callable[..., torch.Tensor | tuple[torch.Tensor, ...]]
@@ -91,6 +92,8 @@ class Plan:
         values = check_parameters(self.cascade, parameters)
         inputs = dict(zip(self.cascade.inputs, tensors, strict=True))
         shapes = {name: tuple(tensor.shape) for name, tensor in inputs.items()}
+        dtypes = {name: str(x.dtype).removeprefix("torch.") for name, x in inputs.items()}
+        dtypes |= {b.tensor: b.dtype for kernel in self.kernels for b in kernel.writes}
         sizes = rank_sizes(self.cascade, shapes, values, dict(self.given))
         if self.mapping is not None:
             sizes, values = walked_sizes(
@@ -133,9 +136,10 @@ class Plan:
         launches = [
             Launch(
                 load(kernel),
-                programs,
+                resident(kernel, programs, device),
                 *fill(kernel, slots, shapes, strides, sizes, values),
                 launch_options(kernel),
+                boxes(kernel, slots, dtypes, shapes, strides),
             )
             for kernel, programs in running
         ]
@@ -296,6 +300,8 @@ def fill(
                 return parameters[argument.name]
             case "tile":
                 return tiles[argument.name]
+            case "box":
+                return None  # each call makes its own
         raise KeyError(argument.kind)
 
     try:
@@ -319,6 +325,28 @@ def count_programs(kernel: Kernel, sizes: Mapping[str, int]) -> int:
             f" {programs} ({shown}); call it on parts of {max(extents, key=extents.__getitem__)}"
         )
     return programs
+
+
+def boxes(
+    kernel: Kernel,
+    slots: Mapping[str, int],
+    dtypes: Mapping[str, str],
+    shapes: Mapping[str, tuple[int, ...]],
+    strides: Mapping[str, tuple[int, ...]],
+) -> list[tuple[int, int, Maker]]:
+    """Return (position, slot, what makes it) of each descriptor among a kernel's arguments."""
+    return [
+        (k, slots[a.tensor], box_maker(a, dtypes[a.tensor], shapes, strides))
+        for k, a in enumerate(kernel.arguments)
+        if a.kind == "box"
+    ]
+
+
+def resident(kernel: Kernel, programs: int, device: torch.device) -> int:
+    """Return how many programs to launch: of a persistent kernel, one for each multiprocessor."""
+    if not kernel.persistent or device.type != "cuda":
+        return programs
+    return min(programs, processors_of(device))
 
 
 def buffer_shape(buffer: Buffer, sizes: Mapping[str, int]) -> tuple[int, ...]:

@@ -6,14 +6,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..codegen.gluon import print_gluon
 from ..codegen.kernel import Buffer, Kernel
+from ..codegen.loop_nest import Nest
 from ..codegen.lower import lower
 from ..codegen.tables import table_nests
 from ..codegen.triton import print_triton
 from ..ir.cascade import Cascade
-from ..ir.mapping import Mapping
+from ..ir.errors import BackendError
+from ..ir.mapping import MappedKernel, Mapping
 from ..ir.show import show_expression
 from ..passes.pipeline import Known, Step, map_cascade
+from ..passes.specialise import specialise
 from .launch import Plan, plan
 
 
@@ -64,23 +68,55 @@ def lower_cascade(cascade: Cascade, known: Known) -> Lowered:
     """Run all passes, lower every kernel to its loop nest, and print it."""
     mapping, steps = map_cascade(cascade, known)
     dtypes = dict(mapping.dtypes)
-    ranks = {e.name: e.ranks for e in mapping.cascade.einsums}
     kernels: list[Kernel] = []
+    mapped: list[MappedKernel] = []
     made: dict[str, Kernel] = {}
     for kernel in mapping.kernels:
         for table in table_nests(kernel, dtypes=dtypes):
             if table.name not in made:
                 made[table.name] = print_triton(table)
                 kernels.append(replace(made[table.name], fixed=not made[table.name].reads))
-        buffers = {t: Buffer(t, ranks[t], dtypes[t]) for t in kernel.writes}
-        nest = lower(kernel, dtypes=dtypes, buffers=buffers, title=title(mapping, kernel.name))
-        kernels.append(print_triton(nest))
-    return Lowered(cascade, known, steps, mapping, tuple(kernels))
+        cut, printed = emit(mapping, kernel, known)
+        mapped.append(cut)
+        kernels.append(printed)
+    return Lowered(cascade, known, steps, replace(mapping, kernels=tuple(mapped)), tuple(kernels))
 
 
-def title(mapping: Mapping, name: str) -> tuple[str, ...]:
+def emit(mapping: Mapping, kernel: MappedKernel, known: Known) -> tuple[MappedKernel, Kernel]:
+    """Print a kernel, in Gluon if that is asked for; its mapping says in what, and why."""
+    dtypes = dict(mapping.dtypes)
+    ranks = {e.name: e.ranks for e in mapping.cascade.einsums}
+    buffers = {t: Buffer(t, ranks[t], dtypes[t]) for t in kernel.writes}
+
+    def nest(mapped: MappedKernel) -> Nest:
+        heading = title(mapping, mapped)
+        return lower(mapped, dtypes=dtypes, buffers=buffers, title=heading)
+
+    if known.emitter == "tl":
+        return kernel, print_triton(nest(kernel))
+    cut = specialise(
+        kernel,
+        dtypes=dtypes,
+        sizes=known.sizes,
+        described=known.described,
+        target=known.target,
+        tiles=known.tiles,
+        num_stages=known.num_stages,
+        choice=known.choice,
+    )
+    found = cut if isinstance(cut, str) else print_gluon(nest(cut))
+    if isinstance(cut, MappedKernel) and isinstance(found, Kernel):
+        return replace(cut, emitter="gluon"), found
+    if known.emitter == "gluon":
+        raise BackendError(
+            f'{kernel.name} has no Gluon kernel: {found}; take emitter="auto", which writes such'
+            " a kernel in Triton"
+        )
+    return replace(kernel, emitter=f"tl, because {found}"), print_triton(nest(kernel))
+
+
+def title(mapping: Mapping, kernel: MappedKernel) -> tuple[str, ...]:
     """Return the docstring of a kernel's file: what it computes, and how its ranks are cut."""
-    kernel = next(k for k in mapping.kernels if k.name == name)
     words = {"grid": "one coordinate", "tiled": "a tile", "streamed": "walked", "resident": "whole"}
     roles = ", ".join(f"{rank} {words[role]}" for rank, role in kernel.roles)
     lines = [f"Computes {', '.join(kernel.writes)} of this cascade:", ""]

@@ -67,6 +67,11 @@ def save(lowered: Lowered, path: Path) -> Path:
     BackendError : no small example could be made for the self-test, or a tensor has the name of
         something that the launcher needs.
     """
+    if any(kernel.language == "gluon" for kernel in lowered.kernels):
+        raise BackendError(
+            f"a Gluon kernel of {lowered.cascade.name} cannot be saved alone yet; compile it with"
+            ' emitter="tl" to save it'
+        )
     text = standalone(general(lowered))
     try:
         path.write_text(text)

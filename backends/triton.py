@@ -86,6 +86,13 @@ def launch_options(kernel: Kernel) -> dict[str, int]:
     }
 
 
+def source_class(kernel: Kernel) -> Any:
+    """Return what Triton's compiler takes a kernel's text in: its language has a class each."""
+    if kernel.language == "gluon":
+        return import_module("triton.experimental.gluon._runtime").GluonASTSource
+    return triton().compiler.ASTSource
+
+
 _loaded: dict[tuple[str, str], Any] = {}
 
 

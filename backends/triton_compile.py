@@ -19,7 +19,8 @@ from typing import Any
 
 from ..codegen.kernel import Kernel
 from ..ir.errors import BackendError
-from .triton import launch_options, load, triton
+from .triton import launch_options, load, source_class, triton
+from .triton_boxes import box_type
 from .triton_disassembly import find_loops, parse_amd, parse_nvidia, tensor_core
 from .triton_report import Report
 from .triton_targets import Target
@@ -91,6 +92,9 @@ def signature(
             case "pointer":
                 types.append((argument.name, f"*{dtype(argument.tensor)}"))
                 multiples.append(i)
+            case "box":
+                name = known[argument.tensor]
+                types.append((argument.name, box_type(argument, name, dtype(argument.tensor))))
             case "tile":
                 types.append((argument.name, "constexpr"))
                 constants.append((i, tiles[argument.name]))
@@ -132,7 +136,7 @@ def compile_here(request: Request) -> Report:
     else:
         pointer_facts = facts
     pointers = {i for i, a in enumerate(kernel.arguments) if a.kind == "pointer"}
-    source = library.compiler.ASTSource(
+    source = source_class(kernel)(
         load(kernel),
         dict(request.signature.types),
         {(i,): value for i, value in request.signature.constants},

@@ -15,8 +15,9 @@ class Argument:
 
     kind : ``pointer`` (of ``tensor``), ``stride`` (of ``tensor`` at rank position ``position``, in
         elements), ``extent`` (of ``tensor`` at ``position``), ``size`` (of ``rank``), ``parameter``
-        (the user's scalar ``name``), or ``tile`` (a compile-time constant, its value in
-        ``Kernel.tiles``).
+        (the user's scalar ``name``), ``tile`` (a compile-time constant, its value in
+        ``Kernel.tiles``), or ``box`` (a descriptor of ``tensor`` that fetches or stores ``block``,
+        its rank positions in the order ``order``).
     name : the name in the signature.
     """
 
@@ -25,6 +26,8 @@ class Argument:
     tensor: str = ""
     position: int = 0
     rank: str = ""
+    order: tuple[int, ...] = ()
+    block: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,9 @@ class Kernel:
     kernel decodes ``tl.program_id(0)`` itself. ``descriptors`` says that it makes tensor
     descriptors, for which Triton needs an allocator (``triton.set_allocator``). ``fixed`` says that
     what it writes depends on sizes and parameters alone, so that one run serves many calls.
+    ``language`` is that of the text: ``triton``, or ``gluon``, which gives warps different work. Of
+    a ``persistent`` one as many programs are launched as there are multiprocessors, at most; each
+    walks several of the grid's.
     """
 
     name: str
@@ -80,6 +86,8 @@ class Kernel:
     num_stages: int = 2
     descriptors: bool = False
     fixed: bool = False
+    language: str = "triton"
+    persistent: bool = False
 
     @property
     def tile_sizes(self) -> dict[str, int]:

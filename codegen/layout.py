@@ -72,7 +72,8 @@ def needed(lines: list[str], header: int) -> list[str]:
     kept = lines[header:]
     for line in reversed(lines[:header]):
         name, equals, _ = line.strip().partition(" = ")
-        if not equals or any(re.search(rf"\b{name}\b", x) for x in kept):
+        code = (x for x in kept if not x.lstrip().startswith("#"))
+        if not equals or any(re.search(rf"\b{name}\b", x) for x in code):
             kept.insert(0, line)
     return kept
 

@@ -29,6 +29,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ..ir.mapping import Crew
 from .kernel import Argument, Buffer, GridRank
 
 
@@ -254,6 +255,9 @@ class Nest:
     scalars : sizes and parameters by name, with dtype, in the order of the signature.
     grid : parallel ranks, slowest first; ``reverse`` ranks are walked from the last tile.
     dtypes : dtype of every tensor in memory.
+    described : tensors of which descriptors may fetch boxes.
+    crew : how warps of different work share a program; None where all warps do the same.
+    commutative : whether a loop's tiles may be walked in any order.
     """
 
     name: str
@@ -270,6 +274,9 @@ class Nest:
     dtypes: tuple[tuple[str, str], ...]
     num_warps: int
     num_stages: int
+    described: tuple[str, ...] = ()
+    crew: Crew | None = None
+    commutative: bool = False
 
     def axis(self, name: str) -> Axis:
         """Return the axis of that name."""

@@ -90,6 +90,9 @@ def sign(
         tuple((t, dtypes[t]) for t in positions),
         kernel.num_warps,
         kernel.num_stages,
+        kernel.described,
+        kernel.crew,
+        all(t.streaming.commutative for t in kernel.traversals),
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from .kernel import Kernel
 from .layout import comment, folded, lay_out, needed
 from .loop_nest import (
+    Axis,
     Cast,
     Comment,
     Dot,
@@ -139,15 +140,19 @@ class Printer:
                 r, size = g.rank, self.sizes[g.rank]
                 self.add(f"{r}_first = {r}_tile * {g.tile}")
                 self.add(f"{r}_last = tl.minimum({r}_first + {g.tile}, {size}) - 1")
-                self.add(f"{r}_row = tl.arange(0, {g.tile})")
+                self.add(f"{r}_row = {self.arange(self.axes[r])}")
                 self.add(f"{r} = {r}_first + {r}_row")
                 self.add(f"{r}_safe = tl.minimum({r}_row, {r}_last - {r}_first)")
         for a in self.nest.axes:
             if not a.first:
                 start = f"{a.offset} + " if a.offset else ""
-                self.add(f"{a.name} = {start}tl.arange(0, {a.width})")
+                self.add(f"{a.name} = {start}{self.arange(a)}")
             elif a.rank not in {g.rank for g in grid}:
-                self.add(f"{a.rank}_row = tl.arange(0, {a.constant})")
+                self.add(f"{a.rank}_row = {self.arange(a)}")
+
+    def arange(self, axis: Axis) -> str:
+        """Return the places along an axis, from 0 on."""
+        return f"tl.arange(0, {axis.constant or axis.width})"
 
     # statements
 

@@ -91,6 +91,19 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True)
+class Crew:
+    """Warps of different work (``passes/specialise.py``): one fetches, groups of four compute.
+
+    consumers : groups that divide the rows of a program. turns : whether they take turns at the
+    tensor cores. persistent : whether a program stays for several tiles of rows, one after another.
+    """
+
+    consumers: int
+    turns: bool = False
+    persistent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class MappedKernel:
     """One kernel: what it reads and writes, the role of each rank, its loops in order.
 
@@ -112,6 +125,8 @@ class MappedKernel:
     residents : programs that a multiprocessor is taken to run at a time.
     described : tensors whose tiles may be fetched by a tensor descriptor: the last rank contiguous,
         everything else aligned to 16 bytes, a target that has them.
+    crew : how warps of different work share a program; None where all warps do the same.
+    emitter : ``tl`` or ``gluon``, with the reason where the other was considered.
     """
 
     name: str
@@ -135,6 +150,8 @@ class MappedKernel:
     num_warps: int = 4
     num_stages: int = 2
     residents: int = 1
+    crew: Crew | None = None
+    emitter: str = "tl"
     notes: tuple[str, ...] = field(default=())
 
     def ranks(self, role: Role) -> tuple[str, ...]:

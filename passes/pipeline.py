@@ -51,6 +51,7 @@ class Known:
     inside : integer inputs whose values are promised to lie inside whatever they index.
     choice : which of the partition's configurations is taken, the best guess being number 0.
     described : inputs of which a tensor descriptor may fetch boxes.
+    emitter : ``tl`` or ``gluon`` text, or ``auto``, which takes the faster where both are possible.
     descriptors : whether descriptors are used where they may be (None: where they pay).
     parts : streamed ranks that are reduced in parts side by side, and in how many (0: the launcher
         chooses).
@@ -69,6 +70,7 @@ class Known:
     inside: tuple[str, ...] = ()
     choice: int = 0
     parts: Mapping[str, int] = field(default_factory=dict)
+    emitter: str = "tl"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,322 @@
+"""Print a scheduled loop nest as a Gluon kernel for Hopper: one warp fetches, the others compute.
+
+The file has, from top to bottom: constants and layouts, small functions, the work on a tile (once
+for whole tiles, once for tiles that may be cut), the warp that fetches, the warps that compute, and
+the kernel, which hands each its part. Memory and arithmetic meet in *rings*: slots of shared memory
+with a barrier that says full and one that says empty. A tile's early products, and the late ones of
+the tile before it, run while the work on the tile is done (``schedule.py``).
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from .gluon_boxes import box_of
+from .gluon_fetch import Fetcher
+from .gluon_rows import Rows, Work
+from .gluon_text import IMPORTS, PIECES, pieces
+from .gluon_values import GluonPrinter, layout_name, layout_text
+from .kernel import Kernel
+from .layout import WIDTH, lay_out
+from .loop_nest import Load, Nest
+from .schedule import Schedule, schedule
+from .triton_operators import HELPERS
+
+ROWS = 64
+"""Rows of one consumer: the height of the tensor cores' products."""
+
+REGISTERS = {2: 240, 3: 160}
+"""Registers of a thread that computes, by the number of consumers, 128 threads each."""
+
+FETCHER_REGISTERS = 24
+
+
+def print_gluon(nest: Nest) -> Kernel | str:
+    """Print a nest; or say why it has no kernel whose warps do different things."""
+    if nest.crew is None or nest.crew.consumers not in REGISTERS:
+        return "its tiles are not cut for warps that do different things"
+    plan = schedule(nest)
+    return plan if isinstance(plan, str) else File(nest, plan).kernel()
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A generated function; its parameters are the names that its body reads from outside.
+
+    ``bundled`` ones come in one tuple, but for the number of a consumer.
+    """
+
+    name: str
+    says: str
+    parameters: tuple[str, ...]
+    lines: tuple[str, ...]
+    bundled: bool = False
+
+    @property
+    def bundle(self) -> tuple[str, ...]:
+        """What is handed over in one tuple."""
+        return tuple(p for p in self.parameters if p != "CONSUMER")
+
+    def text(self) -> list[str]:
+        """Return its lines."""
+        words, lines = list(self.parameters), list(self.lines)
+        if self.bundled:
+            numbered = "CONSUMER" in self.parameters
+            words = [*(["CONSUMER: gl.constexpr"] if numbered else []), "given"]
+            lines = [*listed("    ", "", self.bundle, " = given"), *lines]
+        return ["@gluon.jit", *header(self.name, words), f'    """{self.says}"""', *lines]
+
+    def call(self) -> str:
+        """Return a call that passes names as they are."""
+        return f"{self.name}({', '.join(self.parameters)})"
+
+
+class File:
+    """The text of one kernel's file."""
+
+    def __init__(self, nest: Nest, plan: Schedule) -> None:
+        assert nest.crew is not None
+        self.nest, self.plan, self.crew = nest, plan, nest.crew
+        self.stem = nest.name.removesuffix("_kernel")
+
+    def kernel(self) -> Kernel:
+        """Return the text with its launch data."""
+        nest, plan = self.nest, self.plan
+        rows = Rows(nest, plan)
+        fetcher = Fetcher(nest, plan)
+        works = self.works(rows)
+        rows.write({kind: f.call() for kind, f in works.items()})
+        boxes = fetcher.boxes | rows.boxes
+        shared = self.shared(rows)
+        given = [*boxes, *(a.name for a in nest.arguments if a.kind != "tile")]
+        outside = ["CONSUMER", *shared, *given]
+        says = "Fetch boxes in the order in which products read them."
+        fetch = self.function("fetch", says, fetcher.lines, outside)
+        says = "Compute the rows of one consumer, which is four warps."
+        bodies = [fetch, self.function("rows", says, rows.lines, outside)]
+        bodies = [replace(f, bundled=True) for f in bodies]
+        named = {p for f in bodies for p in f.parameters} | {b for b in boxes}
+        arguments = [a for a in boxes.values() if a.name in named]
+        arguments += [a for a in nest.arguments if a.name in named]
+        main = self.main(bodies, shared, [a.name for a in arguments])
+        text = self.text([rows, fetcher], [*works.values(), *bodies, main])
+        return Kernel(
+            nest.name,
+            text,
+            tuple(arguments),
+            nest.grid,
+            nest.tiles,
+            nest.reads,
+            nest.writes,
+            4,
+            nest.num_stages,
+            language="gluon",
+            persistent=self.crew.persistent,
+        )
+
+    def works(self, rows: Rows) -> dict[str, Function]:
+        """Return the work on whole tiles and on cut ones."""
+        first = [d.var.name for d in self.plan.products]
+        first += [v.name for v in self.plan.carried]
+        found: dict[str, Function] = {}
+        for section in self.plan.sections:
+            kind = "cut" if section.loop.cut else "whole"
+            lines = Work(self.nest, self.plan, section, rows).lines
+            says = {
+                "whole": "Take a whole tile into the state.",
+                "cut": "Take a tile into the state of which some points may not exist.",
+            }[kind]
+            free = free_names(lines)
+            order = [*(n for n in dict.fromkeys(first) if n in free), *free]
+            function = self.function(kind, says, lines, self.visible(order))
+            assert found.setdefault(kind, function) == function
+        return found
+
+    def visible(self, names: list[str]) -> list[str]:
+        """Return names that are none of the file's own."""
+        own = {"gl", "float", *self.constants()}
+        return [n for n in dict.fromkeys(names) if n not in own and not is_layout(n)]
+
+    def function(self, end: str, says: str, lines: list[str], outside: list[str]) -> Function:
+        """Return a function with the parameters that it needs, in the order of ``outside``."""
+        free = set(free_names(lines))
+        parameters = tuple(n for n in outside if n in free and not self.is_function(n))
+        return Function(f"{self.stem}_{end}", says, parameters, tuple(lines))
+
+    def is_function(self, name: str) -> bool:
+        """Whether a name is that of a small function of the file."""
+        return name in HELPERS or name in PIECES
+
+    def constants(self) -> dict[str, str]:
+        """Return the numbers that the file names."""
+        walked = self.plan.columns
+        return {
+            "CONSUMERS": str(self.crew.consumers),
+            "ROWS": str(ROWS),
+            "STAGES": str(self.nest.num_stages),
+            self.plan.rows.constant: str(self.plan.rows.width),
+            walked.constant: str(walked.width),
+        }
+
+    def shared(self, rows: Rows) -> dict[str, str]:
+        """Return what lies in shared memory, by name, with the call that makes it."""
+        made: dict[str, str] = {}
+        for x in self.plan.held:
+            name = x.var.name
+            if x.load is None:
+                width = self.plan_width(x.var.axes[1])
+                layout = f"gl.NVMMASharedLayout.get_default_for([ROWS, {width}], gl.{x.dtype})"
+                shape = f"[CONSUMERS, ROWS, {width}]"
+                made[f"{name}_rows"] = f"gl.allocate_shared_memory(gl.{x.dtype}, {shape}, {layout})"
+                continue
+            box = self.box(x.load)
+            made[f"{name}_rows"] = boxes_in(box, "CONSUMERS")
+            made[f"{name}_full"] = "barriers(CONSUMERS, 1)"
+            if self.crew.persistent:
+                made[f"{name}_empty"] = "barriers(CONSUMERS, 1)"
+        for load in self.plan.fetched:
+            name = load.var.name
+            made[f"{name}_ring"] = boxes_in(self.box(load), "STAGES")
+            made[f"{name}_full"] = "barriers(STAGES, 1)"
+            made[f"{name}_empty"] = "barriers(STAGES, CONSUMERS)"
+        for name in rows.boxes:
+            if any(f"{name}_rows" in line for line in rows.lines):
+                made[f"{name}_rows"] = boxes_in(name, "CONSUMERS")
+        return made
+
+    def box(self, load: Load) -> str:
+        """Return the name of a load's descriptor."""
+        box = box_of(self.nest, self.plan, load.tensor, load.coordinates)
+        assert box is not None
+        return box.name
+
+    def plan_width(self, axis: str) -> int:
+        """Return how wide tiles are along an axis."""
+        return self.nest.axis(axis).width
+
+    def main(
+        self, bodies: list[Function], shared: dict[str, str], arguments: list[str]
+    ) -> Function:
+        """Return the kernel: it makes what warps share, and hands each group its part."""
+        fetch, rows = bodies
+        lines = [f"    {name} = {text}" for name, text in shared.items()]
+        lines.append("    fence_async_shared()")
+        lines += listed("    ", "for_rows = (", rows.bundle, ")")
+        lines += listed("    ", "for_fetch = (", fetch.bundle, ")")
+        parts = [f"({rows.name}, ({k}, for_rows))" for k in range(self.crew.consumers)]
+        parts.append(f"({fetch.name}, (for_fetch,))")
+        others = self.crew.consumers - 1
+        warps = ", ".join(["4"] * others + ["1"])
+        one = [str(REGISTERS[self.crew.consumers])]
+        registers = ", ".join(one * others + [str(FETCHER_REGISTERS)])
+        lines += [
+            "    gl.warp_specialize(",
+            *listed("        ", "[", tuple(parts), "],"),
+            f"        [{warps}],",
+            f"        [{registers}],",
+            "    )",
+        ]
+        return Function(self.nest.name, "One program.", tuple(arguments), tuple(lines))
+
+    def text(self, printers: list[GluonPrinter], functions: list[Function]) -> str:
+        """Return the whole file."""
+        layouts = {axes: None for p in printers for axes in p.layouts}
+        names = {n: None for p in printers for n in p.pieces} | {"barriers": None}
+        helpers = {n: None for p in printers for n in p.helpers}
+        lines = [*printers[0].docstring(), "", *IMPORTS.splitlines(), ""]
+        constants = self.constants()
+        body = "\n".join(x for f in functions for x in f.text())
+        lines += [
+            f"{name} = gl.constexpr({value})"
+            for name, value in constants.items()
+            if re.search(rf"\b{name}\b", body) or name in ("STAGES", "ROWS", "CONSUMERS")
+        ]
+        lines += self.layouts(layouts, body)
+        blocks = [
+            re.sub(r"\btl\.", "gl.", HELPERS[n]).replace("@triton", "@gluon") for n in helpers
+        ]
+        for block in (*pieces(names), *blocks):
+            lines += ["", "", *block.splitlines()]
+        for function in functions:
+            lines += ["", "", *(x for line in function.text() for x in lay_out(line))]
+        return "\n".join(x.rstrip() for x in lines) + "\n"
+
+    def layouts(self, axes: dict[tuple[str, ...], None], body: str) -> list[str]:
+        """Return the definitions of the layouts, tiles ahead of the vectors along them."""
+        rows, columns = self.plan.rows.name, self.plan.columns.name
+        order = [a.name for a in self.nest.axes]
+        found = sorted(axes, key=lambda x: (-len(x), [order.index(a) for a in x]))
+        lines = []
+        for x in found:
+            text = layout_text(x, rows, columns, str(self.plan_width(x[-1])))
+            lines.append(f"{layout_name(x)} = gl.constexpr({text})")
+            left = f"LEFT_OF_{layout_name(x)}"
+            if re.search(rf"\b{left}\b", body):
+                lines.append(f"{left} = gl.constexpr(gl.DotOperandLayout(0, {layout_name(x)}, 2))")
+        return lines
+
+
+def boxes_in(box: str, count: str) -> str:
+    """Return the call that allocates shared memory for a number of boxes."""
+    return (
+        f"gl.allocate_shared_memory({box}.dtype, [{count}] + {box}.block_type.shape, {box}.layout)"
+    )
+
+
+def is_layout(name: str) -> bool:
+    """Whether a name is that of a layout."""
+    return name.startswith(("ALONG_", "LEFT_OF_")) or "_BY_" in name
+
+
+def header(name: str, words: list[str]) -> list[str]:
+    """Return the first line of a function, broken where it is too long."""
+    line = f"def {name}({', '.join(words)}):"
+    if len(line) <= WIDTH:
+        return [line]
+    if len(f"    {', '.join(words)}") <= WIDTH:
+        return [f"def {name}(", f"    {', '.join(words)}", "):"]
+    return [f"def {name}(", *(f"    {w}," for w in words), "):"]
+
+
+def listed(indent: str, head: str, words: tuple[str, ...], tail: str) -> list[str]:
+    """Return words in a row, or one a line where they are too many for one."""
+    line = f"{indent}{head}{', '.join(words)}{tail}"
+    if len(line) <= WIDTH and len(words) > 1:
+        return [line]
+    opened = head or "("
+    closed = tail if head else f"){tail}"
+    return [f"{indent}{opened}", *(f"{indent}    {w}," for w in words), f"{indent}{closed}"]
+
+
+def free_names(lines: Iterable[str]) -> tuple[str, ...]:
+    """Return the names that lines of code read before they define them, in order."""
+    text = "def f():\n" + "\n".join(lines)
+    found: dict[str, None] = {}
+    known: set[str] = set()
+
+    def read(node: ast.AST) -> None:
+        for x in ast.walk(node):
+            if isinstance(x, ast.Name) and isinstance(x.ctx, ast.Load) and x.id not in known:
+                found.setdefault(x.id)
+
+    def visit(body: list[ast.stmt]) -> None:
+        for s in body:
+            match s:
+                case ast.For(target=target, iter=walked, body=inner):
+                    read(walked)
+                    known.update(x.id for x in ast.walk(target) if isinstance(x, ast.Name))
+                    visit(inner)
+                case ast.Assign(targets=targets, value=value):
+                    read(value)
+                    for t in targets:
+                        known.update(x.id for x in ast.walk(t) if isinstance(x, ast.Name))
+                case _:
+                    read(s)
+
+    function = ast.parse(text).body[0]
+    assert isinstance(function, ast.FunctionDef)
+    visit(function.body)
+    return tuple(found)

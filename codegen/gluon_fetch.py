@@ -1,0 +1,94 @@
+"""The body of the function that fetches: boxes, in the order in which products read them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .gluon_boxes import box_of, place
+from .gluon_values import GluonPrinter
+from .gluon_walk import loop_begin, stay, walk_begin
+from .kernel import Argument
+from .layout import needed
+from .loop_nest import Let, Load, Nest, Statement, value_vars
+from .schedule import Held, Schedule
+from .signature import values
+
+
+class Fetcher(GluonPrinter):
+    """What the fetching warp does: boxes, in the order in which products read them."""
+
+    def __init__(self, nest: Nest, plan: Schedule) -> None:
+        super().__init__(nest, plan)
+        self.boxes: dict[str, Argument] = {}
+        self.header()
+        start = len(self.lines)
+        for s in self.scalars():
+            self.statement(s)
+        first, stays = plan.columns.first, self.crew.persistent
+        early = [x for x in plan.fetched if not plan.fetched_late(x)]
+        late = [x for x in plan.fetched if plan.fetched_late(x)]
+        if not stays:
+            self.hold_all()
+        self.add("")
+        self.add("# a tile's operands of early products go ahead of the late ones of the last tile")
+        self.add(f"{first} = {walk_begin(self, plan)}")
+        self.fetch(early, first, "step" if stays else "0")
+        if stays:
+            self.hold_all()
+        self.add(f"{first}_before = {first}")
+        self.add("step += 1" if stays else "step = 1")
+        for section in plan.sections:
+            loop = section.loop
+            begin = loop_begin(self, plan, section)
+            self.add("")
+            self.add(f"for {first} in range({begin}, {self.value(loop.end, ())}, {loop.tile}):")
+            self.depth += 1
+            self.fetch(early, first, "step")
+            self.fetch(late, f"{first}_before", "step - 1")
+            self.add(f"{first}_before = {first}")
+            self.add("step += 1")
+            self.depth -= 1
+        self.fetch(late, f"{first}_before", "step - 1")
+        self.lines = stay(self, needed(self.lines, start), [], [])
+
+    def hold_all(self) -> None:
+        """Fetch the operands that stay."""
+        for held in self.plan.held:
+            if held.load is not None:
+                self.hold(held)
+
+    def scalars(self) -> list[Statement]:
+        """Return the setup statements on which bounds and coordinates depend."""
+        wanted = {n for s in self.plan.sections for v in values(s.loop) for n in value_vars(v)}
+        loads = [*self.plan.fetched, *(h.load for h in self.plan.held if h.load is not None)]
+        wanted |= {n for x in loads for c in x.coordinates for n in value_vars(c)}
+        kept: list[Statement] = []
+        for s in reversed(self.plan.setup):
+            if isinstance(s, Let | Load) and s.var.name in wanted:
+                kept.insert(0, s)
+                wanted |= {n for v in values(s) for n in value_vars(v)}
+        return kept
+
+    def hold(self, held: Held) -> None:
+        """Fetch every consumer's rows of an operand that stays."""
+        assert held.load is not None
+        box = box_of(self.nest, self.plan, held.load.tensor, held.load.coordinates)
+        assert box is not None
+        self.boxes.setdefault(box.name, box)
+        name = held.var.name
+        at = place(self, box, held.load.coordinates, f"{self.plan.rows.first} + i * ROWS")
+        self.add("for i in tl.static_range(CONSUMERS):")
+        if self.crew.persistent:
+            self.add(f"    mbarrier.wait({name}_empty.index(i), (turn & 1) ^ 1)")
+        self.add(f"    mbarrier.expect({name}_full.index(i), {box.name}.block_type.nbytes)")
+        copy = f"{box.name}, {at}, {name}_full.index(i), {name}_rows.index(i)"
+        self.add(f"    tma.async_copy_global_to_shared({copy})")
+
+    def fetch(self, loads: Iterable[Load], first: str, step: str) -> None:
+        """Fetch tiles of a step."""
+        for load in loads:
+            box = box_of(self.nest, self.plan, load.tensor, load.coordinates)
+            assert box is not None
+            self.boxes.setdefault(box.name, box)
+            name, at = load.var.name, place(self, box, load.coordinates, first)
+            self.add(f"fetch({box.name}, {at}, {name}_ring, {name}_full, {name}_empty, {step})")

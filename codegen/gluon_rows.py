@@ -1,0 +1,307 @@
+"""The bodies of the functions that compute: the work on a tile, and the walk around it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .gluon_boxes import BYTES, box_of, place
+from .gluon_values import GluonPrinter
+from .gluon_walk import loop_begin, stay, walk_begin
+from .kernel import Argument
+from .layout import needed
+from .loop_nest import Cast, Dot, Load, Nest, Ref, Statement, Store, statements, value_axes
+from .positions import uses_coordinate
+from .schedule import Held, Late, Schedule, Section, bare
+
+
+class Work(GluonPrinter):
+    """The work on one tile: what stands between its early products and its late ones."""
+
+    def __init__(self, nest: Nest, plan: Schedule, section: Section, outer: Rows) -> None:
+        super().__init__(nest, plan)
+        self.section = section
+        self.bases, self.names = outer.bases, outer.names
+        self.layouts, self.pieces, self.helpers = outer.layouts, outer.pieces, outer.helpers
+        if any(uses_coordinate(s, self.columns) for s in section.work):
+            first = plan.columns.first
+            self.add(f"{self.columns} = {first} + {plan.columns.rank}_row")
+        for s in section.work:
+            self.statement(s)
+        self.add(f"return {', '.join(outer.returned(section))}")
+
+
+class Rows(GluonPrinter):
+    """What one consumer does: its rows' share of every product, and the work between them."""
+
+    def __init__(self, nest: Nest, plan: Schedule) -> None:
+        super().__init__(nest, plan)
+        self.boxes: dict[str, Argument] = {}
+        self.positions = positions(plan)
+        self.header()
+        start = len(self.lines)
+        for s in plan.setup:
+            self.statement(s)
+        for section in plan.sections:
+            for s in statements(section.work):
+                if isinstance(s, Load):
+                    self.base(s.tensor, s.coordinates)
+        self.opening = (start, list(self.lines))
+        self.lines = []
+
+    def returned(self, section: Section) -> tuple[str, ...]:
+        """Return what the work of a section hands back, by its own names."""
+        found = [own_name(section, k) for k in self.positions]
+        return (*found, *(v.name for v in self.plan.carried))
+
+    def results(self) -> tuple[str, ...]:
+        """Return the same by the names that they have here."""
+        return self.returned(self.plan.sections[0])
+
+    def write(self, calls: Mapping[str, str]) -> None:
+        """Write the body; ``calls`` gives each section's work, by ``whole`` and ``cut``."""
+        plan, stays = self.plan, self.crew.persistent
+        for held in plan.held:
+            self.hold(held)
+        shape = f"[{self.extent(self.rows)}, {self.extent(self.columns)}]"
+        layout = self.layout((self.rows, self.columns))
+        self.add(f"nothing = tl.zeros({shape}, tl.float32, {layout})")
+        first = plan.columns.first
+        self.add("")
+        self.add(f"# the first tile of {plan.columns.rank}; its late products wait")
+        self.add(f"{first} = {walk_begin(self, plan)}")
+        self.products("step" if stays else "0")
+        self.turn("pass_turn")
+        self.wait_early(0, "step" if stays else "0")
+        self.call(calls.get("cut") or calls["whole"])
+        self.carry()
+        self.add("step += 1" if stays else "step = 1")
+        for section in plan.sections:
+            self.loop_over(section, calls["cut" if section.loop.cut else "whole"])
+        self.add("")
+        for held in plan.held:
+            if stays and held.load is not None:
+                self.add(f"mbarrier.arrive({held.var.name}_empty.index(CONSUMER))")
+        self.add("# the late products of the last tile")
+        self.late_products("step - 1")
+        self.wait_late("step - 1", split=False)
+        for s in plan.finish:
+            self.statement(s)
+        start, opening = self.opening
+        body = needed([*opening, *self.lines], start)
+        before, after = [], []
+        if self.crew.turns:
+            before = ["if CONSUMER == CONSUMERS - 1:", "    pass_turn(CONSUMER)"]
+            after = ["if CONSUMER == 0:", "    take_turn(CONSUMER)"]
+            self.pieces |= {"take_turn": None, "pass_turn": None}
+        if self.boxes:
+            after.append("tma.store_wait(0)")
+        self.lines = stay(self, body, before, after)
+
+    def hold(self, held: Held) -> None:
+        """Wait for an operand that stays, or store it where products read it."""
+        name, width = held.var.name, self.extent(held.var.axes[1])
+        place = f"{name}_rows.index(CONSUMER)"
+        if held.load is not None:
+            phase = "turn & 1" if self.crew.persistent else "0"
+            self.add(f"mbarrier.wait({name}_full.index(CONSUMER), {phase})")
+            self.add(f"{name} = {place}.reshape([ROWS, {width}])")
+            return
+        self.add(f"{name}_held = {place}")
+        text = self.value(Cast(Ref(held.var), held.dtype), held.var.axes)
+        self.add(f"{name}_held.store({text if held.var.dtype != held.dtype else name})")
+        self.add("fence_async_shared()")
+
+    def loop_over(self, section: Section, call: str) -> None:
+        """Write one loop of the rotated walk."""
+        loop, first = section.loop, self.plan.columns.first
+        begin = loop_begin(self, self.plan, section)
+        self.add("")
+        self.add(f"for {first} in range({begin}, {self.value(loop.end, ())}, {loop.tile}):")
+        self.depth += 1
+        self.products("step")
+        self.late_products("step - 1")
+        self.turn("pass_turn")
+        self.wait_early(len(self.plan.late), "step")
+        self.call(call)
+        self.wait_late("step - 1", split=True)
+        self.carry()
+        self.add("step += 1")
+        self.depth -= 1
+
+    def turn(self, name: str) -> None:
+        """Take or pass the turn at the tensor cores, where consumers have turns."""
+        if self.crew.turns:
+            self.add(f"{name}(CONSUMER)")
+
+    def products(self, step: str) -> None:
+        """Issue a tile's early products, when it is this consumer's turn."""
+        self.turn("take_turn")
+        got: set[str] = set()
+        for s in self.plan.early:
+            if not isinstance(s, Dot):
+                self.statement(s)
+                continue
+            left, right = bare(s.left), bare(s.right)
+            assert left is not None and right is not None
+            if right.name not in got:
+                got.add(right.name)
+                self.get(right.name, step)
+            start = "nothing, use_acc=False" if s.start is None else s.var.name
+            held = next(x for x in self.plan.held if x.var.name == left.name)
+            name = left.name if held.load is not None else f"{left.name}_held"
+            self.add(
+                f"{s.var.name} = warpgroup_mma({name}, {right.name}.permute((1, 0)), {start}, "
+                "is_async=True)"
+            )
+
+    def get(self, name: str, step: str) -> None:
+        """Wait for a fetched tile."""
+        load = next(x for x in self.plan.fetched if x.var.name == name)
+        shape = f"[{', '.join(self.extent(a) for a in load.var.axes)}]"
+        self.add(f"{name} = filled({name}_ring, {name}_full, {step}).reshape({shape})")
+
+    def late_products(self, step: str) -> None:
+        """Issue the late products of a tile."""
+        got: set[str] = set()
+        if not self.narrow:
+            self.make_operands()
+        for k, x in enumerate(self.plan.late):
+            if x.right.name not in got:
+                got.add(x.right.name)
+                self.get(x.right.name, step)
+            name = x.accumulator.name
+            self.add(
+                f"{name} = warpgroup_mma({self.operand(k)}, {x.right.name}, {name}, is_async=True)"
+            )
+
+    def wait_early(self, pending: int, step: str) -> None:
+        """Wait for a tile's early products, and let their operands be fetched over."""
+        names = list(dict.fromkeys(d.var.name for d in self.plan.products))
+        self.wait(pending, names)
+        for load in self.plan.fetched:
+            if not self.plan.fetched_late(load):
+                self.add(f"release({load.var.name}_empty, {step})")
+
+    def wait_late(self, step: str, *, split: bool) -> None:
+        """Wait for the late products, and let their operands be fetched over."""
+        late = self.plan.late
+        if not late:
+            return
+        if split:
+            ring = late[-1].right.name
+            self.add("# a wait that is over ends the block, so that no work sinks below the next")
+            self.add(f"filled({ring}_ring, {ring}_full, {step})")
+        self.wait(0, [x.accumulator.name for x in late])
+        for load in self.plan.fetched:
+            if self.plan.fetched_late(load):
+                self.add(f"release({load.var.name}_empty, {step})")
+
+    def wait(self, pending: int, names: list[str]) -> None:
+        """Wait until at most ``pending`` products run."""
+        comma = "," if len(names) == 1 else ""
+        listed = ", ".join(names)
+        self.add(f"{listed} = warpgroup_mma_wait({pending}, deps=({listed}{comma}))")
+
+    def call(self, call: str) -> None:
+        """Do the work on a tile."""
+        self.add(f"{', '.join(self.results())} = {call}")
+
+    def carry(self) -> None:
+        """Carry the late products' accumulators to the new frame."""
+        for x in self.plan.late:
+            if x.factor is not None:
+                text = self.broadcast(Ref(x.factor), x.accumulator.axes)
+                self.add(f"{x.accumulator.name} = {x.accumulator.name} * {text}")
+        if self.narrow:
+            self.make_operands()
+
+    @property
+    def narrow(self) -> bool:
+        """Whether operands are carried from tile to tile in their own dtype.
+
+        That takes half the registers, and an instruction for each pair: the compiler carries pairs
+        of halves the other way round.
+        """
+        return self.crew.consumers > 2
+
+    def make_operands(self) -> None:
+        """Make the left operands of late products of what the work computed."""
+        for name, x in self.operands().items():
+            layout = self.left_layout(x)
+            value = f"{x.operand.name}.to(tl.{x.dtype})"
+            self.add(f"{name} = tl.convert_layout({value}, {layout}, assert_trivial=True)")
+
+    def operands(self) -> dict[str, Late]:
+        """Return the left operands of late products by name, each with a product that reads it."""
+        found: dict[str, Late] = {}
+        for x in self.plan.late:
+            found.setdefault(f"{x.operand.name}_left", x)
+        return found
+
+    def operand(self, k: int) -> str:
+        """Return the left operand of a late product; parts of one accumulator share it."""
+        x = self.plan.late[k]
+        name = f"{x.operand.name}_left"
+        first = next(y for y in self.plan.late if y.operand == x.operand)
+        if self.left_layout(first) == self.left_layout(x):
+            return name
+        return f"tl.convert_layout({name}, {self.left_layout(x)}, assert_trivial=True)"
+
+    def left_layout(self, x: Late) -> str:
+        """Return the layout of a left operand in registers."""
+        return f"LEFT_OF_{self.layout(x.accumulator.axes)}"
+
+    def statement(self, statement: Statement) -> None:
+        """Print a statement; a tile of rows is stored by a descriptor where one may."""
+        match statement:
+            case Store(tensor=tensor, coordinates=coordinates, value=value) if (
+                box := box_of(self.nest, self.plan, tensor, coordinates)
+            ) is not None:
+                name = self.staging(tensor, box)
+                self.boxes.setdefault(box.name, box)
+                axes = self.ordered(frozenset().union(*(value_axes(c) for c in coordinates)))
+                dtype = self.dtypes[tensor]
+                text = self.broadcast(Cast(value, dtype), axes)
+                shape = f"[ROWS, {box.block[-1]}]"
+                if self.crew.persistent and len(self.boxes) == 1:
+                    self.add("tma.store_wait(0)")
+                self.add(f"{name}.index(CONSUMER).reshape({shape}).store({text})")
+                self.add("fence_async_shared()")
+                at = place(self, box, coordinates, f"{self.plan.rows.first} + CONSUMER * ROWS")
+                self.add(
+                    f"tma.async_copy_shared_to_global({box.name}, {at}, {name}.index(CONSUMER))"
+                )
+            case _:
+                super().statement(statement)
+
+    def staging(self, tensor: str, box: Argument) -> str:
+        """Return the shared memory from which rows are stored: that of an operand, if it fits."""
+        if self.crew.persistent:
+            return f"{box.name}_rows"  # the next tile's operand comes while these rows leave
+        taken = {b.tensor for b in self.boxes.values()}
+        for x in self.plan.held:
+            same = x.load is not None and BYTES[x.dtype] == BYTES.get(self.dtypes[tensor])
+            if same and x.dtype == self.dtypes[tensor] and not taken:
+                if self.axes[x.var.axes[1]].width == box.block[-1]:
+                    return f"{x.var.name}_rows"
+        return f"{box.name}_rows"
+
+
+def positions(plan: Schedule) -> list[int]:
+    """Return which operands and factors of late products the work hands back, each once."""
+    seen: set[tuple[str, ...]] = set()
+    found = []
+    for k in range(2 * len(plan.late)):
+        names = tuple(own_name(s, k) for s in plan.sections)
+        if "" not in names and names not in seen:
+            seen.add(names)
+            found.append(k)
+    return found
+
+
+def own_name(section: Section, k: int) -> str:
+    """Return the k-th operand or factor of a section's late products, "" if there is none."""
+    late = section.late[k // 2]
+    if k % 2 == 0:
+        return late.operand.name
+    return "" if late.factor is None else late.factor.name

@@ -1,0 +1,81 @@
+"""What every Gluon kernel's file brings along: imports, and small functions in its own words."""
+
+from __future__ import annotations
+
+IMPORTS = """\
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import (
+    fence_async_shared,
+    mbarrier,
+    tma,
+    warpgroup_mma,
+    warpgroup_mma_wait,
+)"""
+
+PIECES: dict[str, str] = {
+    "barriers": '''@gluon.jit
+def barriers(COUNT: gl.constexpr, ARRIVALS: gl.constexpr):
+    """Barriers in shared memory, each for a number of arrivals."""
+    made = gl.allocate_shared_memory(gl.int64, [COUNT, 1], mbarrier.MBarrierLayout())
+    for i in gl.static_range(COUNT):
+        mbarrier.init(made.index(i), count=ARRIVALS)
+    return made''',
+    "fetch": '''@gluon.jit
+def fetch(box, at, ring, full, empty, step):
+    """Fetch a box into a step's slot of a ring, once the slot is empty."""
+    slot = step % STAGES
+    mbarrier.wait(empty.index(slot), (step // STAGES & 1) ^ 1)
+    mbarrier.expect(full.index(slot), box.block_type.nbytes)
+    tma.async_copy_global_to_shared(box, at, full.index(slot), ring.index(slot))''',
+    "filled": '''@gluon.jit
+def filled(ring, full, step):
+    """A step's slot of a ring, once it is full."""
+    slot = step % STAGES
+    mbarrier.wait(full.index(slot), step // STAGES & 1)
+    return ring.index(slot)''',
+    "release": '''@gluon.jit
+def release(empty, step):
+    """Say that a step's slot of a ring has been read."""
+    mbarrier.arrive(empty.index(step % STAGES))''',
+    "across": '''@gluon.jit
+def across(x, LAYOUT: gl.constexpr):
+    """A value per row, along the rows of a tile; the same threads hold them."""
+    return gl.convert_layout(x, gl.SliceLayout(1, LAYOUT), assert_trivial=True)[:, None]''',
+    "take_turn": '''@gluon.jit
+def take_turn(CONSUMER: gl.constexpr):
+    """Wait until the tensor cores are this consumer's; named barriers from 8 on are free."""
+    gl.inline_asm_elementwise(
+        "bar.sync " + turn(CONSUMER) + ", 256; mov.b32 $0, 0;",
+        "=r,r",
+        [gl.to_tensor(0)],
+        dtype=gl.int32,
+        is_pure=False,
+        pack=1,
+    )''',
+    "pass_turn": '''@gluon.jit
+def pass_turn(CONSUMER: gl.constexpr):
+    """Leave the tensor cores to the next consumer."""
+    gl.inline_asm_elementwise(
+        "bar.arrive " + turn((CONSUMER + 1) % CONSUMERS) + ", 256; mov.b32 $0, 0;",
+        "=r,r",
+        [gl.to_tensor(0)],
+        dtype=gl.int32,
+        is_pure=False,
+        pack=1,
+    )''',
+    "turn": '''@gluon.constexpr_function
+def turn(consumer):
+    """The name of a consumer's barrier."""
+    return str(8 + consumer)''',
+}
+"""The functions by name; a file has those that it calls."""
+
+NEEDED_BY = {"take_turn": ("turn",), "pass_turn": ("turn",)}
+"""Which functions a function calls."""
+
+
+def pieces(names: dict[str, None]) -> tuple[str, ...]:
+    """Return the text of functions and of those that they call, in the order of ``PIECES``."""
+    wanted = {*names, *(x for n in names for x in NEEDED_BY.get(n, ()))}
+    return tuple(text for name, text in PIECES.items() if name in wanted)

@@ -1,0 +1,111 @@
+"""Print statements of a loop nest in Gluon, where every tile says which threads hold it.
+
+A tile's layout follows from its axes. Rows and columns of a product lie as tensor cores leave them;
+a vector along one of the axes lies as a reduction of such a tile leaves it, so that no value ever
+changes threads: a row's values stay with the threads that hold the row.
+"""
+
+from __future__ import annotations
+
+import re
+
+from .gluon_text import PIECES
+from .loop_nest import Axis, Fold, Let, Nest, Number, Statement, Value, value_axes
+from .schedule import Schedule
+from .triton import Printer
+from .triton_operators import number
+
+
+class GluonPrinter(Printer):
+    """The text of one function of a Gluon kernel while it is written."""
+
+    def __init__(self, nest: Nest, plan: Schedule) -> None:
+        super().__init__(nest)
+        assert nest.crew is not None
+        self.plan, self.crew = plan, nest.crew
+        self.rows, self.columns = plan.rows.name, plan.columns.name
+        self.layouts: dict[tuple[str, ...], None] = {}
+        self.pieces: dict[str, None] = {}
+
+    def add(self, line: str) -> None:
+        """Append a line; Gluon has the same functions as Triton, in a module of its own."""
+        line = re.sub(r"\btl\.", "gl.", line)
+        for name in PIECES:
+            if f"{name}(" in line and re.search(rf"(?<![.\w]){name}\(", line):
+                self.pieces.setdefault(name)
+        super().add(line)
+
+    # layouts
+
+    def layout(self, axes: tuple[str, ...]) -> str:
+        """Return the name of a tile's layout."""
+        if len(axes) == 1:
+            axis = axes[0]
+            other = self.columns if axis == self.rows else axis
+            self.layouts.setdefault((self.rows, other))
+        self.layouts.setdefault(axes)
+        return layout_name(axes)
+
+    def extent(self, axis: str) -> str:
+        """Return how wide a tile is along an axis, as text."""
+        if axis == self.rows:
+            return "ROWS"
+        return self.axes[axis].constant or str(self.axes[axis].width)
+
+    def arange(self, axis: Axis) -> str:
+        """Return the places along an axis; of the rows each consumer has its share."""
+        places = f"tl.arange(0, {self.extent(axis.name)}, layout={self.layout((axis.name,))})"
+        return f"CONSUMER * ROWS + {places}" if axis.name == self.rows else places
+
+    def expand(self, text: str, own: tuple[str, ...], axes: tuple[str, ...]) -> str:
+        """Give a value of fewer axes the shape, and the layout, in which it broadcasts."""
+        if own == (self.rows,) and len(axes) == 2 and axes[1] != self.columns:
+            return f"across({text}, {self.layout(axes)})"
+        return super().expand(text, own, axes)
+
+    def spread(self, value: Value, axes: tuple[str, ...], dtype: str) -> str:
+        """Return a value repeated over axes along which it does not vary."""
+        if not axes:
+            return super().spread(value, axes, dtype)
+        shape = ", ".join(self.extent(a) for a in axes)
+        kind = "gl." + dtype.replace("bool", "int1")
+        if isinstance(value, Number):
+            text = number(value.value)
+            return f"tl.full([{shape}], {text}, {kind}, {self.layout(axes)})"
+        zero = f"tl.full([{shape}], 0, {kind}, {self.layout(axes)})"
+        return f"{self.broadcast(value, axes, tight=True)} + {zero}"
+
+    # statements
+
+    def statement(self, statement: Statement) -> None:
+        """Print one statement."""
+        match statement:
+            case Fold(var=var, value=value) if (axes := self.ordered(value_axes(value))) != (
+                self.rows,
+                self.columns,
+            ) and len(axes) == 2:
+                super().statement(statement)
+                line = self.lines.pop().strip()
+                name, _, text = line.partition(" = ")
+                self.add(f"{name} = tl.convert_layout({text}, {self.layout(var.axes)})")
+            case _:
+                super().statement(statement)
+
+    def defined(self, statement: Statement) -> str:
+        """Return the name that a statement defines, "" if none."""
+        return statement.var.name if isinstance(statement, Let | Fold) else ""
+
+
+def layout_name(axes: tuple[str, ...]) -> str:
+    """Return the constant that holds the layout of tiles over these axes."""
+    words = [a.upper() for a in axes]
+    return f"ALONG_{words[0]}" if len(words) == 1 else "_BY_".join(words)
+
+
+def layout_text(axes: tuple[str, ...], rows: str, columns: str, width: str) -> str:
+    """Return the definition of a layout; ``width`` is that of its last axis."""
+    if len(axes) == 1:
+        axis = axes[0]
+        place, other = (1, columns) if axis == rows else (0, axis)
+        return f"gl.SliceLayout({place}, {layout_name((rows, other))})"
+    return f"gl.NVMMADistributedLayout([3, 0], [4, 1], [16, {width}, 16])"

@@ -1,0 +1,50 @@
+"""The walk over a rotated loop's tiles, as every group of warps takes it; all must agree on it."""
+
+from __future__ import annotations
+
+from .gluon_values import GluonPrinter
+from .loop_nest import Loop
+from .schedule import Schedule, Section
+
+
+def walk_begin(printer: GluonPrinter, plan: Schedule) -> str:
+    """Return where the walk's first tile begins: the first loop's that is not empty."""
+    *others, last = [s.loop for s in plan.sections]
+    text = printer.value(last.begin, ())
+    for loop in reversed(others):
+        text = f"tl.where({nonempty(printer, loop)}, {printer.value(loop.begin, ())}, {text})"
+    return text
+
+
+def loop_begin(printer: GluonPrinter, plan: Schedule, section: Section) -> str:
+    """Return where a loop begins, which leaves out the walk's first tile if that is its own."""
+    loop = section.loop
+    before = [nonempty(printer, s.loop) for s in plan.sections[: plan.sections.index(section)]]
+    begin = printer.value(loop.begin, ())
+    second = loop.tile if begin == "0" else f"{begin} + {loop.tile}"
+    if not before:
+        return second
+    test = before[0] if len(before) == 1 else " | ".join(f"({x})" for x in before)
+    return f"tl.where({test}, {begin}, {second})"
+
+
+def nonempty(printer: GluonPrinter, loop: Loop) -> str:
+    """Return the condition that a loop has a tile."""
+    return f"{printer.value(loop.begin, ())} < {printer.value(loop.end, ())}"
+
+
+def stay(printer: GluonPrinter, body: list[str], before: list[str], after: list[str]) -> list[str]:
+    """Return a function's lines; in a program that stays, the body is repeated for its tiles."""
+    ahead, behind = (["    " + x for x in lines] for lines in (before, after))
+    if not printer.crew.persistent:
+        # turns begin once everything is set up
+        return [*ahead, *body, *behind]
+    counts = []
+    for g in printer.nest.grid:
+        size = printer.sizes[g.rank]
+        counts.append(f"gl.cdiv({size}, {g.tile})" if g.tile else size)
+    walk = f"for tile in range(gl.program_id(0), {' * '.join(counts)}, gl.num_programs(0)):"
+    inner = ["    " + x if x else x for x in body]
+    inner = [x.replace("pid = gl.program_id(0)", "pid = tile") for x in inner]
+    first = ["    step = 0", "    turn = 0", "    " + walk]
+    return [*ahead, *first, *inner, "        turn += 1", *behind]

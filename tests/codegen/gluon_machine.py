@@ -1,0 +1,400 @@
+"""A machine that runs the text of Gluon kernels in numpy, with warps and memory as late as allowed.
+
+Every group of warps is a thread, of which one runs at a time; at each operation that touches
+something shared a seeded choice says who goes on. Adversarial is that
+
+* a load by descriptor spoils its slot when it is issued, and lands whenever the choice says;
+* a product reads shared memory when it is issued or, as likely, when a wait forces it to;
+* a store by descriptor reads shared memory only when it is waited for;
+* a result that was not waited for is NaN, as is shared memory that nobody has written.
+
+So an early release, a wrong parity, a missing wait give a wrong number, and what cannot go on is a
+deadlock, found at once. Layouts, fences and registers are the compiler's to check.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from math import prod
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from einfall.codegen.kernel import Kernel
+
+
+class DeadlockError(AssertionError):
+    """No group of warps can go on."""
+
+
+class Tile(np.ndarray):
+    """Registers: an array that knows ``to``."""
+
+    def to(self, dtype: Any) -> Tile:
+        return self.astype(dtype).view(Tile)
+
+
+def tile(x: Any) -> Any:
+    return np.asarray(x).view(Tile) if np.ndim(x) else np.asarray(x).item()
+
+
+class Agent:
+    """One group of warps: a thread that runs when it is told to."""
+
+    def __init__(self, machine: Machine, work: Callable[[], None]) -> None:
+        self.machine, self.go = machine, threading.Semaphore(0)
+        self.ready: Callable[[], bool] = lambda: True
+        self.running = True
+        self.error: BaseException | None = None
+        self.products: list[Callable[[], None]] = []
+        self.stores: list[Callable[[], None]] = []
+        self.thread = threading.Thread(target=self.run, args=(work,), daemon=True)
+        self.thread.start()
+
+    def run(self, work: Callable[[], None]) -> None:
+        self.go.acquire()
+        self.machine.local.agent = self
+        try:
+            if not self.machine.stopped:
+                with np.errstate(all="ignore"):
+                    work()
+                assert not self.products, "products run on after the end"
+                assert not self.stores, "stores run on after the end"
+        except BaseException as error:
+            self.error = error
+        self.running = False
+        self.machine.back.release()
+
+
+class Stop(BaseException):
+    """Ends a thread whose machine has failed."""
+
+
+class Machine:
+    """One program at a time: its warps, its shared memory, its copies under way."""
+
+    def __init__(self, seed: int) -> None:
+        self.choice = random.Random(seed)
+        self.back, self.local = threading.Semaphore(0), threading.local()
+        self.copies: list[Callable[[], None]] = []
+        self.named: dict[int, list[int]] = {}
+        self.stopped = False
+
+    def run(self, works: Iterable[Callable[[], None]]) -> None:
+        """Run groups of warps until all have ended."""
+        agents = [Agent(self, work) for work in works]
+        try:
+            while any(a.running for a in agents):
+                self.advance([a for a in agents if a.running])
+                failed = [a.error for a in agents if a.error is not None]
+                if failed:
+                    raise failed[0]
+        finally:
+            self.stopped = True
+            for a in agents:
+                a.go.release()
+
+    def advance(self, agents: list[Agent]) -> None:
+        """Let one group of warps, or one copy, go on."""
+        able: list[Any] = [a for a in agents if a.ready()]
+        able += self.copies
+        if not able:
+            raise DeadlockError("no group of warps can go on")
+        chosen = self.choice.choice(able)
+        if isinstance(chosen, Agent):
+            chosen.go.release()
+            self.back.acquire()
+        else:
+            self.copies.remove(chosen)
+            chosen()
+
+    def pause(self, ready: Callable[[], bool] = lambda: True) -> None:
+        """Let others run, and go on once ``ready`` holds."""
+        agent = self.local.agent
+        agent.ready = ready
+        self.back.release()
+        agent.go.acquire()
+        if self.stopped:
+            raise Stop
+
+
+class Barrier:
+    """A barrier in shared memory: arrivals and bytes of one phase, then the next."""
+
+    def __init__(self) -> None:
+        self.arrivals = self.open = self.bytes = self.phase = 0
+
+    def settle(self) -> None:
+        assert self.open >= 0, "more arrivals than the barrier counts"
+        if self.open == 0 and self.bytes == 0:
+            self.phase, self.open = self.phase + 1, self.arrivals
+
+
+class Barriers:
+    def __init__(self, count: int) -> None:
+        self.all = [Barrier() for _ in range(count)]
+
+    def index(self, k: int) -> Barrier:
+        return self.all[k]
+
+
+class Shared:
+    """A piece of shared memory."""
+
+    def __init__(self, array: np.ndarray, dtype: Any) -> None:
+        self.array, self.dtype = array, dtype
+
+    def index(self, k: int) -> Shared:
+        assert 0 <= k < len(self.array)
+        return Shared(self.array[k], self.dtype)
+
+    def reshape(self, shape: list[int]) -> Shared:
+        view = self.array.view()
+        view.shape = tuple(shape)  # where this would need a copy, numpy refuses
+        return Shared(view, self.dtype)
+
+    def permute(self, order: tuple[int, ...]) -> Shared:
+        return Shared(self.array.transpose(order), self.dtype)
+
+    def store(self, value: Tile) -> None:
+        self.array[...] = value
+
+
+class Box:
+    """A descriptor: a box of it reads 0, and is not written, outside the tensor."""
+
+    def __init__(self, array: np.ndarray, order: tuple[int, ...], block: tuple[int, ...]) -> None:
+        self.array = array.transpose(order)
+        self.dtype, self.layout = array.dtype, None
+        nbytes = prod(block) * array.dtype.itemsize
+        self.block_type = SimpleNamespace(shape=list(block), nbytes=nbytes)
+
+    def places(self, at: tuple[int, ...]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+        there, here = [], []
+        for first, width, size in zip(at, self.block_type.shape, self.array.shape, strict=True):
+            begin, end = min(max(first, 0), size), max(min(first + width, size), 0)
+            there.append(slice(begin, max(begin, end)))
+            here.append(slice(begin - first, max(begin, end) - first) if end > begin else slice(0))
+        return tuple(there), tuple(here)
+
+    def read(self, at: tuple[int, ...]) -> np.ndarray:
+        found = np.zeros(self.block_type.shape, self.dtype)
+        there, here = self.places(at)
+        found[here] = self.array[there]
+        return found
+
+    def write(self, at: tuple[int, ...], value: np.ndarray) -> None:
+        there, here = self.places(at)
+        self.array[there] = value[here]
+
+
+class Pointer:
+    """An address, or a tile of them, in a tensor."""
+
+    def __init__(self, array: np.ndarray, offset: Any = 0) -> None:
+        self.array, self.offset = array, offset
+        self.dtype = SimpleNamespace(element_ty=array.dtype)
+
+    def __add__(self, offset: Any) -> Pointer:
+        return Pointer(self.array, self.offset + offset)
+
+
+class Product:
+    """A product under way; ``value`` comes when it is done."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.value = np.full(shape, np.nan, np.float32)
+
+
+def run_text(
+    kernel: Kernel, given: Mapping[str, Any], programs: int, seed: int, text: str | None = None
+) -> None:
+    """Run every program of a kernel; ``given`` are its arguments, ``text`` stands for its text."""
+    source = re.sub(r"^from triton[^(]*?(\([^)]*\))?$", "", text or kernel.text, flags=re.M)
+    code = compile(source, kernel.name, "exec")
+    for pid in range(programs):
+        machine = Machine(seed + pid)
+        names = language(machine, pid, programs)
+        exec(code, names)
+        with np.errstate(all="ignore"):
+            names[kernel.name](*(given[a.name] for a in kernel.arguments))
+
+
+def language(machine: Machine, pid: int, programs: int) -> dict[str, Any]:
+    """Return Gluon, as far as kernels call it, on a machine."""
+
+    def dtype_full(shape: list[int], value: Any, dtype: Any, layout: Any = None) -> Tile:
+        return np.full(shape, value, dtype).view(Tile)
+
+    def load(pointer: Pointer, mask: Any = None, other: Any = 0) -> Any:
+        flat = pointer.array.reshape(-1)
+        place = np.asarray(pointer.offset)
+        mask = np.broadcast_to(True if mask is None else mask, place.shape)
+        assert np.all((place >= 0) & (place < flat.size) | ~mask), "a load outside its tensor"
+        got = flat[np.where(mask, place, 0)]
+        return tile(np.where(mask, got, np.asarray(other, flat.dtype)))
+
+    def store(pointer: Pointer, value: Any, mask: Any = None) -> None:
+        place = np.asarray(pointer.offset)
+        mask = np.broadcast_to(True if mask is None else mask, place.shape)
+        pointer.array.reshape(-1)[place[mask]] = np.broadcast_to(value, place.shape)[mask]
+
+    def allocate(dtype: Any, shape: list[int], layout: Any) -> Any:
+        if dtype is np.int64:
+            return Barriers(shape[0])
+        return Shared(np.full(shape, np.nan, dtype), dtype)
+
+    def specialize(parts: list[Any], warps: list[int], registers: list[int]) -> None:
+        assert len(parts) == len(warps) + 1 == len(registers) + 1
+        machine.run([partial(function, *given) for function, given in parts])
+
+    def assembly(text: str, *others: Any, **options: Any) -> None:
+        found = re.match(r"bar\.(sync|arrive) (\d+), (\d+)", text)
+        assert found is not None
+        kind, number, threads = found.groups()
+        state = machine.named.setdefault(int(number), [0, 0])  # arrived, times passed
+        state[0] += 128
+        passed = state[1]
+        assert state[0] <= int(threads), "more threads at a named barrier than it counts"
+        if state[0] == int(threads):
+            state[:] = [0, passed + 1]
+        if kind == "sync":
+            machine.pause(lambda: state[1] > passed)
+
+    def arrive(bar: Barrier, count: int = 1) -> None:
+        bar.open -= count
+        bar.settle()
+        machine.pause()
+
+    def expect(bar: Barrier, nbytes: int) -> None:
+        bar.bytes += nbytes
+        bar.open -= 1
+        bar.settle()
+
+    def wait(bar: Barrier, parity: int, pred: bool = True) -> None:
+        if pred:
+            machine.pause(lambda: bar.phase & 1 != parity)
+
+    def initialise(bar: Barrier, count: int) -> None:
+        bar.arrivals = bar.open = count
+
+    def copy_in(box: Box, at: tuple[int, ...], bar: Barrier, into: Shared) -> None:
+        into.array[...] = np.nan
+
+        def land() -> None:
+            into.array[...] = box.read(at)
+            bar.bytes -= box.block_type.nbytes
+            bar.settle()
+
+        machine.copies.append(land)
+        machine.pause()
+
+    def copy_out(box: Box, at: tuple[int, ...], source: Shared) -> None:
+        machine.local.agent.stores.append(lambda: box.write(at, source.array.copy()))
+
+    def store_wait(pending: int) -> None:
+        stores = machine.local.agent.stores
+        while len(stores) > pending:
+            stores.pop(0)()
+
+    def multiply(a: Any, b: Shared, acc: Any, use_acc: bool = True, is_async: bool = False) -> Any:
+        left: np.ndarray = a.array if isinstance(a, Shared) else np.array(a)
+        found = Product(left.shape[:1] + b.array.shape[1:])
+
+        def work() -> None:
+            start = acc.value if isinstance(acc, Product) else np.asarray(acc)
+            value = left.astype(np.float32) @ b.array.astype(np.float32)
+            found.value = value + start if use_acc else value
+
+        agent = machine.local.agent
+        agent.products.append(work)
+        if machine.choice.random() < 0.5:  # it may run at once as well, with all before it
+            finish(0)
+        machine.pause()
+        return found
+
+    def finish(pending: int) -> None:
+        products = machine.local.agent.products
+        while len(products) > pending:
+            products.pop(0)()
+
+    def multiply_wait(pending: int, deps: tuple[Any, ...]) -> Any:
+        finish(pending)
+        machine.pause()
+        found = tuple(tile(d.value) if isinstance(d, Product) else d for d in deps)
+        return found[0] if len(found) == 1 else found
+
+    def either(condition: Any, x: Any, y: Any) -> Any:
+        found = np.where(condition, x, y)
+        real = [v.dtype for v in (x, y) if isinstance(v, np.ndarray)]
+        return tile(found.astype(real[0]) if real else found)
+
+    def pointwise(function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *xs: tile(function(*xs))
+
+    def folded(function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda x, axis: tile(function(x, axis=axis))
+
+    gl = SimpleNamespace(
+        constexpr=lambda x: x,
+        float16=np.float16,
+        float32=np.float32,
+        int1=np.bool_,
+        int32=np.int32,
+        int64=np.int64,
+        program_id=lambda axis: pid,
+        num_programs=lambda axis: programs,
+        static_range=range,
+        cdiv=lambda a, b: -(-a // b),
+        cast=lambda x, dtype: dtype(x).item(),
+        arange=lambda a, b, layout=None: np.arange(a, b).view(Tile),
+        zeros=lambda shape, dtype, layout=None: dtype_full(shape, 0, dtype),
+        full=dtype_full,
+        where=either,
+        minimum=pointwise(np.minimum),
+        maximum=pointwise(np.maximum),
+        exp=pointwise(np.exp),
+        exp2=pointwise(np.exp2),
+        log=pointwise(np.log),
+        log2=pointwise(np.log2),
+        sqrt=pointwise(np.sqrt),
+        rsqrt=pointwise(lambda x: (1 / np.sqrt(x)).astype(np.float32)),
+        abs=pointwise(np.abs),
+        floor=pointwise(np.floor),
+        max=folded(np.max),
+        min=folded(np.min),
+        sum=folded(lambda x, axis: np.sum(x, axis=axis, dtype=x.dtype)),
+        load=load,
+        store=store,
+        convert_layout=lambda x, layout, assert_trivial=False: x,
+        to_tensor=lambda x: x,
+        SliceLayout=lambda *a: None,
+        DotOperandLayout=lambda *a: None,
+        NVMMADistributedLayout=lambda *a: None,
+        NVMMASharedLayout=SimpleNamespace(get_default_for=lambda *a: None),
+        allocate_shared_memory=allocate,
+        warp_specialize=specialize,
+        inline_asm_elementwise=assembly,
+    )
+    barrier = SimpleNamespace(
+        MBarrierLayout=lambda: None, init=initialise, arrive=arrive, expect=expect, wait=wait
+    )
+    engine = SimpleNamespace(
+        async_copy_global_to_shared=copy_in,
+        async_copy_shared_to_global=copy_out,
+        store_wait=store_wait,
+    )
+    return {
+        "gluon": SimpleNamespace(jit=lambda f: f, constexpr_function=lambda f: f),
+        "gl": gl,
+        "mbarrier": barrier,
+        "tma": engine,
+        "fence_async_shared": lambda: None,
+        "warpgroup_mma": multiply,
+        "warpgroup_mma_wait": multiply_wait,
+    }

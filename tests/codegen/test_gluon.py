@@ -1,0 +1,231 @@
+"""Gluon kernels: run on a machine with adversarial memory, broken on purpose, refused with reasons.
+
+The machine is ``gluon_machine.py``; truth is the interpreter in float64.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import einfall
+from einfall import examples
+from einfall.backends.launch import count_programs
+from einfall.backends.lowered import Lowered
+from einfall.ir.errors import BackendError
+from einfall.ir.sizes import bind_parameters, rank_sizes
+
+from .gluon_machine import Box, DeadlockError, Pointer, run_text
+from .kernel_cases import outputs, relative
+
+SIZES = {"b": 1, "h": 2, "p": 200, "m": 333, "e": 64, "f": 64}
+"""Two tiles of rows, three of what is walked, all cut at the end."""
+
+NAMES = (
+    "causal_lse", "sliding_window", "sink_window", "gqa", "alibi", "softcap", "entropy", "sigmoid",
+    "relative_bias", "differential", "document", "l2_normalised",
+)  # fmt: skip
+
+
+@cache
+def case(name: str, rows: int = 200, columns: int = 333, width: int = 64) -> Any:
+    """Return an example's arguments, parameters and true outputs."""
+    from einfall.examples.inputs import make
+
+    sizes = SIZES | {"p": rows, "m": columns, "e": width, "f": width}
+    if name == "document":
+        sizes["m"] = rows
+    arrays, parameters = make(name, seed=5, scale=sizes)
+    tensors = [torch.from_numpy(np.asarray(x)) for x in arrays]
+    tensors = [x.half() if x.dtype.is_floating_point else x for x in tensors]
+    truth = einfall.interpret(getattr(examples, name), *tensors, **parameters)
+    return tensors, parameters, outputs(truth)
+
+
+def lowered(name: str, *, choice: int = 0, **options: int) -> Lowered:
+    tensors, parameters, _ = case(name, **options)
+    whole = {"m": 1}  # never in parts
+    f = einfall.compile(getattr(examples, name), emitter="gluon", target="sm_90", parts=whole)
+    return f.lower(*tensors, choice=choice, **parameters)
+
+
+def run(
+    found: Lowered,
+    tensors: list[torch.Tensor],
+    parameters: Mapping[str, Any],
+    *,
+    seed: int = 0,
+    programs: int | None = None,
+    text: str | None = None,
+) -> tuple[np.ndarray, ...]:
+    """Run a lowering's kernels on the machine; return the outputs."""
+    cascade = found.cascade
+    values = bind_parameters(cascade, parameters)
+    memory = {n: x.numpy() for n, x in zip(cascade.inputs, tensors, strict=True)}
+    sizes = rank_sizes(cascade, {n: x.shape for n, x in memory.items()}, values)
+    for kernel in found.kernels:
+        for b in kernel.writes:
+            shape = [sizes[r] for r in b.ranks]
+            memory[b.tensor] = np.full(shape, np.nan, np.dtype(b.dtype))
+        given: dict[str, Any] = {}
+        for a in kernel.arguments:
+            array = memory.get(a.tensor, np.zeros(0))
+            match a.kind:
+                case "box":
+                    given[a.name] = Box(array, a.order, a.block)
+                case "pointer":
+                    given[a.name] = Pointer(array)
+                case "stride":
+                    given[a.name] = array.strides[a.position] // array.itemsize
+                case "extent":
+                    given[a.name] = array.shape[a.position]
+                case "size":
+                    given[a.name] = sizes[a.rank]
+                case _:
+                    given[a.name] = values[a.name]
+        count = count_programs(kernel, sizes)
+        if programs is not None and kernel.persistent:
+            count = min(count, programs)
+        run_text(kernel, given, count, seed, text)
+    return tuple(memory[n] for n in cascade.outputs)
+
+
+def assert_right(
+    name: str, *, seed: int = 0, choice: int = 0, programs: int = 2, **sizes: int
+) -> None:
+    tensors, parameters, truth = case(name, **sizes)
+    got = run(
+        lowered(name, choice=choice, **sizes), tensors, parameters, seed=seed, programs=programs
+    )
+    for x, expected in zip(got, truth, strict=True):
+        assert relative(x, expected) < 1e-3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_kernel_computes_what_the_cascade_means(name: str) -> None:
+    assert_right(name)
+
+
+@pytest.mark.parametrize("choice", range(4))
+def test_every_crew_computes_the_same(choice: int) -> None:
+    crew = lowered("causal", choice=choice, rows=450).mapping.kernels[0].crew
+    assert crew is not None
+    assert (crew.consumers, crew.persistent) == ((2, False), (2, True), (3, False), (3, True))[
+        choice
+    ]
+    assert_right("causal", choice=choice, rows=450, seed=choice)
+
+
+@pytest.mark.parametrize("width", (80, 128, 256))
+def test_widths_of_one_part_and_of_two(width: int) -> None:
+    assert_right("causal", rows=130, columns=260, width=width)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_rings_go_round(seed: int) -> None:
+    assert_right("attention", rows=128, columns=650, seed=seed)
+    assert_right("causal_lse", rows=400, columns=400, seed=seed, choice=1)
+
+
+BREAKS = {
+    "early operands let go too soon": (
+        r"( +s_sum = warpgroup_mma_wait\(1, .*\n)( +release\(k_empty, step\)\n)", r"\2\1", 0,
+    ),
+    "late operands let go too soon": (
+        r"( +o_sum = warpgroup_mma_wait\(0, .*\n)( +release\(v_empty, step - 1\)\n)", r"\2\1", 0,
+    ),
+    "a full slot taken for empty": (r"\(step // STAGES & 1\) \^ 1", "step // STAGES & 1", 0),
+    "an empty slot taken for full": (
+        r"full\.index\(slot\), step // STAGES & 1", "full.index(slot), step // STAGES & 1 ^ 1", 0,
+    ),
+    "too many products under way": (r"warpgroup_mma_wait\(1,", "warpgroup_mma_wait(2,", 0),
+    "the late products of this tile": (
+        r"m_first_before, 0\), v_ring, v_full", "m_first, 0), v_ring, v_full", 0,
+    ),
+    "rows that never leave": (r" +tma\.store_wait\(0\)\n", "", 0),
+    "a turn not passed on": (r"        pass_turn\(CONSUMER\)\n        s_sum", "        s_sum", 0),
+    "one consumer answers for both": (r"barriers\(STAGES, CONSUMERS\)", "barriers(STAGES, 1)", 0),
+    "rows fetched over rows in use": (
+        r"( +for m_first in range\((?:.|\n)*)( +mbarrier\.arrive\(q_empty\.index\(CONSUMER\)\)\n)",
+        r"        mbarrier.arrive(q_empty.index(CONSUMER))\n\1", 1,
+    ),
+}  # fmt: skip
+"""Ways to break the protocol: a pattern, what stands for it, the crew (choice)."""
+
+
+@pytest.mark.parametrize("how", BREAKS)
+def test_machine_catches_a_broken_protocol(how: str) -> None:
+    pattern, other, choice = BREAKS[how]
+    sizes = {"rows": 200, "columns": 600}
+    tensors, parameters, truth = case("attention", **sizes)
+    found = lowered("attention", choice=choice, **sizes)
+    begin = found.source.index("def attention_rows") if "q_empty" in pattern else 0
+    text = found.source[:begin] + re.sub(pattern, other, found.source[begin:])
+    assert text != found.source
+    for seed in range(3):
+        try:
+            got = run(found, tensors, parameters, seed=seed, programs=2, text=text)
+        except (AssertionError, DeadlockError):
+            return
+        if not np.isfinite(got[0]).all() or relative(got[0], truth[0]) > 1e-3:
+            return
+    pytest.fail(f"nothing noticed: {how}")
+
+
+REFUSED = {
+    "rope_in_kernel": "right side was not fetched",
+    "padding": "right side was not fetched",
+    "cosine": "no operand alone",
+    "linear": "walks one rank once",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusal_says_why(name: str) -> None:
+    with pytest.raises(BackendError, match=REFUSED[name]):
+        sizes = {"e": 64, "f": 64}
+        einfall.compile(getattr(examples, name), emitter="gluon").lower(sizes=sizes, target="sm_90")
+
+
+def test_other_targets_and_short_ranks_are_refused() -> None:
+    f = einfall.compile(examples.attention, emitter="gluon")
+    with pytest.raises(BackendError, match="sm_80 has no such kernels"):
+        f.lower(sizes={"e": 64, "f": 64}, target="sm_80")
+    with pytest.raises(BackendError, match="p has fewer than 128"):
+        f.lower(sizes={"e": 64, "f": 64, "p": 1}, target="sm_90")
+    with pytest.raises(BackendError, match="K is not laid out for descriptors"):
+        f.lower(sizes={"e": 63, "f": 64}, target="sm_90")
+    with pytest.raises(BackendError, match="emitter is one of auto, tl, gluon"):
+        einfall.compile(examples.attention, emitter="cuda")
+
+
+@pytest.mark.parametrize("name", ("causal_lse", "sink_window", "entropy"))
+def test_text_is_formatted_and_clean(name: str, tmp_path: Path) -> None:
+    for choice in (0, 1):
+        text = lowered(name, choice=choice).source
+        file = tmp_path / f"{name}_{choice}.py"
+        file.write_text(text)
+        command = [
+            sys.executable,
+            "-m",
+            "ruff",
+            "format",
+            "--line-length",
+            "100",
+            "--diff",
+            str(file),
+        ]
+        told = subprocess.run(command, capture_output=True, text=True)
+        assert told.returncode == 0, told.stdout
+        command = [sys.executable, "-m", "ruff", "check", "--select", "F,I,W", str(file)]
+        told = subprocess.run(command, capture_output=True, text=True)
+        assert told.returncode == 0, told.stdout
