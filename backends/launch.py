@@ -102,7 +102,7 @@ class Plan:
         strides = {name: tuple(tensor.stride()) for name, tensor in inputs.items()}
 
         slots = {name: slot for slot, name in enumerate(inputs)}
-        allocations: list[Callable[[], torch.Tensor]] = []
+        allocations: list[Callable[[], torch.Tensor] | int] = []
         running: list[tuple[Kernel, int]] = []
         between: dict[str, Piece] = {}
         held = 0
@@ -123,7 +123,9 @@ class Plan:
                 shapes[buffer.tensor], strides[buffer.tensor] = shape, contiguous_strides(shape)
                 if buffer.tensor in self.outputs or programs == 0:
                     slots[buffer.tensor] = len(slots)
-                    allocations.append(allocation(buffer, shape, device, written=programs > 0))
+                    like = twin(buffer, shape, tensors) if programs else None
+                    new = allocation(buffer, shape, device, written=programs > 0)
+                    allocations.append(new if like is None else like)
                 else:
                     piece = Piece(held, *memory_of(buffer, shape), shape)
                     between[buffer.tensor] = piece
@@ -223,17 +225,20 @@ def plan(
 
 
 def ready(
-    allocations: Sequence[Callable[[], torch.Tensor]],
+    allocations: Sequence[Callable[[], torch.Tensor] | int],
     dispatch: Callable[[list[torch.Tensor]], None],
     wanted: Sequence[int],
 ) -> Ready:
-    """Return the function of a plan's fast path; everything that can be known is known here."""
+    """Return the function of a plan's fast path; everything that can be known is known here.
+
+    ``allocations`` gives each tensor that is written, or the slot of an input of its kind.
+    """
     single = wanted[0] if len(wanted) == 1 else None
 
     def run(*tensors: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
         store = [*tensors]
-        for allocate in allocations:
-            store.append(allocate())
+        for found in allocations:
+            store.append(torch.empty_like(store[found]) if isinstance(found, int) else found())
         dispatch(store)
         if single is not None:
             return store[single]
@@ -358,6 +363,15 @@ def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the strides of a new tensor of this shape, in elements."""
     steps = accumulate((max(n, 1) for n in reversed(shape[1:])), lambda a, b: a * b, initial=1)
     return tuple(reversed(list(steps)))[-len(shape) :] if shape else ()
+
+
+def twin(buffer: Buffer, shape: tuple[int, ...], tensors: Sequence[torch.Tensor]) -> int | None:
+    """Return the slot of an input of a buffer's kind, for like it torch allocates fastest."""
+    for slot, t in enumerate(tensors):
+        if type(t) is torch.Tensor and t.shape == shape and t.is_contiguous():
+            if t.dtype == getattr(torch, buffer.dtype):
+                return slot
+    return None
 
 
 def memory_of(buffer: Buffer, shape: tuple[int, ...]) -> tuple[int, torch.dtype]:

@@ -34,6 +34,7 @@ from ..ir.mapping import MappedKernel, Traversal
 from ..ir.show import show_expression
 from ..ir.streaming import NEXT, Field, Streaming
 from .absent import FILLS, FINITE, UNKNOWN, ZERO, abstract, is_identity, obviously_positive
+from .begins import begins_loop, begins_tile, behind_begin, conjuncts
 from .contract import identity_value
 from .frames import depends
 from .kernel import Buffer
@@ -215,7 +216,8 @@ class Lowering(Selections):
         self.several = len(conditions) > 1
         self.tests, self.row_free = dict(traversal.tests), ()
         if len(conditions) == 1:
-            self.tests = {c: traversal.domain.test for c in conditions}
+            begins = partial(begins_loop, of=self.tile, kernel=self.kernel, rank=self.rank)
+            self.tests = dict.fromkeys(conditions, behind_begin(traversal.domain, begins))
         self.clear_rows(traversal)
         frames = {name for f in fields for name in f.frame}
         # what another field's transport reads must keep its old value until the step ends
@@ -332,17 +334,7 @@ class Lowering(Selections):
 
     def whole(self, value: Value) -> bool:
         """Whether a tile of the streamed rank begins there, whatever its width."""
-        match value:
-            case Number(value=number):
-                return number == 0
-            case Scalar(name=name):
-                return name in self.kernel.aligned
-            case Op("*", operands):
-                return any(map(self.whole, operands))
-            case Op("+" | "max" | "min", operands):
-                return all(map(self.whole, operands))
-            case _:
-                return False
+        return begins_tile(value, self.kernel.aligned)
 
     def limit(self, x: Expression) -> Value:
         """Return a bound over a tile of rows; an extremum of what the rows hold is made first."""
@@ -488,14 +480,3 @@ def extent_tests(access: Access, position: int) -> tuple[Expression, Expression]
     coordinate = access.coordinates[position]
     extent = Parameter(f"{access.tensor}_size_{position}")
     return Apply("<=", (Constant(0), coordinate)), Apply("<", (coordinate, extent))
-
-
-def conjuncts(condition: Expression | None) -> tuple[Expression, ...]:
-    """Return the parts of a conjunction."""
-    match condition:
-        case None:
-            return ()
-        case Apply("and", operands):
-            return tuple(x for o in operands for x in conjuncts(o))
-        case _:
-            return (condition,)

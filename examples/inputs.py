@@ -85,6 +85,9 @@ RECIPES: Mapping[str, Recipe] = {
     "linear": Recipe(),
     "lse": Recipe(),
     "median": Recipe(QKV[:2]),
+    "mla_decode": Recipe(
+        ("Q: b h e", "R: b h f", "C: b m e", "K: b m f", "length: b"), {"scale": 0.25}
+    ),
     "mqa": Recipe(("Q: b h p e", "K: b m e", "V: b m f")),
     "padding": Recipe((*QKV, "length: b")),
     "prefix_lm": Recipe((*QKV, "prefix: b"), lengths="self"),

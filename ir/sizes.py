@@ -40,6 +40,7 @@ from .expression import (
     substitute,
     walk,
 )
+from .plain_ranks import plain_sizes
 from .scalar import scalar
 
 
@@ -87,6 +88,9 @@ def rank_sizes(
     """
     given = given or {}
     bound = bind_parameters(cascade, parameters)
+    seen = None if given else plain_sizes(cascade, shapes)
+    if seen is not None:
+        return seen
     _check_arguments(cascade, shapes, given)
     found = _Sizes(cascade, bound)
     for rank, size in given.items():

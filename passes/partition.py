@@ -158,7 +158,8 @@ def configurations(
     if kernel.ordered:
         yield from order_configurations(kernel, tiled, widest)
         return
-    for rows, columns, warps, stages in candidates(kernel, dtypes):
+    few = few_rows(kernel, sizes)
+    for rows, columns, warps, stages in candidates(kernel, dtypes, few=few):
         cut = {r: min(rows if k == 0 else columns, widest[r]) for k, r in enumerate(tiled)}
         cut |= {r: 1 if crowded(kernel) else min(columns, widest[r]) for r in streamed}
         if fits(kernel, cut, warps, stages, dtypes, target):
@@ -197,10 +198,16 @@ def crowded(kernel: MappedKernel) -> bool:
     return any(len(s) > 3 and s & streamed for s in spans)
 
 
+def few_rows(kernel: MappedKernel, sizes: Mapping[str, int]) -> bool:
+    """Whether a program has no more rows than the narrowest tile, and so waits for loads alone."""
+    rows = [sizes.get(r, RANK_IS_LONG) for r in kernel.ranks("tiled")]
+    return bool(rows) and prod(rows) <= SMALLEST
+
+
 def candidates(
-    kernel: MappedKernel, dtypes: Mapping[str, str]
+    kernel: MappedKernel, dtypes: Mapping[str, str], *, few: bool = False
 ) -> Iterator[tuple[int, int, int, int]]:
-    """Yield (rows, columns, warps, stages), widest tiles first."""
+    """Yield (rows, columns, warps, stages), widest tiles first; ``few``: of few rows."""
     grid = set(kernel.ranks("grid"))
     tiles = {t for t, ranks in operands(kernel) if len(set(ranks) - grid) > 1}
     wide = any(dtypes.get(t) in ("float32", "float64") for t in tiles)
@@ -211,11 +218,17 @@ def candidates(
     if wide:
         yield from ((64, 64, 4, 2), (64, 32, 4, 2), (32, 32, 4, 2), (32, 32, 4, 1))
     else:
+        if few:
+            # measured on an H100, 4 rows of 128 features: as fast as any, within 3 %
+            yield from ((16, 64, 4, 3), (16, 64, 8, 2), (16, 32, 4, 3))
         # measured on an H200 (docs/benchmarks): two small programs on a multiprocessor overlap
         # one's products with the other's exponentials, which one large program cannot
         if narrow(kernel) and kernel.described:
             yield (64, 128, 4, 2)
         yield from ((64, 64, 4, 3), (128, 128, 8, 3), (64, 64, 4, 2), (128, 64, 8, 3))
+        if kernel.aligned:
+            # reduced in parts, so that loads count: wide states spill less in 32 rows
+            yield (32, 64, 8, 2)
         yield from ((64, 64, 4, 1), (64, 32, 8, 2), (64, 32, 8, 1), (32, 32, 4, 1))
     yield from ((16, 32, 4, 1), (16, 16, 4, 1), (16, 16, 8, 1))
     if not kernel.traversals:
@@ -231,8 +244,11 @@ def worth_describing(kernel: MappedKernel, sizes: Mapping[str, int]) -> bool:
     """Whether descriptors pay: setting them up costs a program as much as some short tiles.
 
     Measured on an H200 with 64 features: below 1024 coordinates walked, addresses are faster by 4
-    to 17 %; above, descriptors are. With 128 features descriptors win at any length.
+    to 17 %; above, descriptors are. With 128 features descriptors win at any length,
+    but not under few rows: 1 to 2 % behind on an H100, and every launch needs memory for them.
     """
+    if few_rows(kernel, sizes):
+        return False
     walked = [sizes.get(r, RANK_IS_LONG) for r in kernel.ranks("streamed")]
     share = 2 if follows_rows(kernel) else 1  # a filter leaves about half of the rank
     return not narrow(kernel) or any(n // share > 1024 for n in walked)

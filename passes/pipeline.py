@@ -234,7 +234,7 @@ def cut_groups(
         stored |= {t: unpacked(presence[t], packed) for t in group.targets}
         pays = known.descriptors
         if pays is None:
-            pays = worth_describing(kernel, known.sizes)
+            pays = worth_describing(kernel, sizes)
         described = known.described if pays else ()
         every.append(packed)
         kernels.append(

@@ -248,6 +248,15 @@ def varlen_decode(Q: Array, K: Array, V: Array, length: Array, G: int) -> Array:
     return out
 
 
+def mla_decode(Q: Array, R: Array, C: Array, K: Array, length: Array, scale: float) -> Array:
+    cache, queries = numpy.concatenate([C, K], 2), numpy.concatenate([Q, R], 2)
+    out = numpy.zeros(Q.shape)
+    for b, n in enumerate(length):
+        if n:
+            out[b] = weights(scale * queries[b] @ cache[b, :n].T) @ cache[b, :n, : Q.shape[2]]
+    return out
+
+
 def fusemax_cascade(A: Array, B: Array) -> Array:
     return numpy.asarray((A @ B) * A.sum())
 
@@ -305,6 +314,7 @@ ORACLES: dict[str, Callable[..., Any]] = {
     "linear": linear,
     "lse": lse,
     "median": median,
+    "mla_decode": mla_decode,
     "mqa": mqa,
     "padding": padding,
     "prefix_lm": prefix_lm,

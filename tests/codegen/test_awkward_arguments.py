@@ -29,7 +29,7 @@ SIZES: Mapping[str, dict[str, int]] = {
 
 TILES = {"p": 32, "m": 32}
 
-NEEDS_A_BATCH = {"cross", "padding", "varlen_decode"}
+NEEDS_A_BATCH = {"cross", "padding", "varlen_decode", "mla_decode"}
 """Examples whose first and last lengths are fixed."""
 
 RANGE = (

@@ -1,0 +1,66 @@
+"""Begins: where tiles of a streamed rank begin, and which tests that makes needless."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..ir.domain import Domain
+from ..ir.expression import Apply, Expression, RankVariable
+from ..ir.mapping import MappedKernel
+from .frames import depends
+from .loop_nest import Number, Op, Scalar, Value
+
+
+def begins_tile(value: Value, aligned: tuple[str, ...]) -> bool:
+    """Whether a tile begins there, whatever its width; ``aligned`` scalars are multiples of it."""
+    match value:
+        case Number(value=number):
+            return number == 0
+        case Scalar(name=name):
+            return name in aligned
+        case Op("*", operands):
+            return any(begins_tile(x, aligned) for x in operands)
+        case Op("+" | "max" | "min", operands):
+            return all(begins_tile(x, aligned) for x in operands)
+        case _:
+            return False
+
+
+def begins_loop(
+    condition: Expression,
+    *,
+    of: Callable[[Expression, dict[str, int]], Value],
+    kernel: MappedKernel,
+    rank: str,
+) -> bool:
+    """Whether a condition is a lower limit of the rank at which a tile begins, for every row."""
+    match condition:
+        case Apply(">=", (RankVariable(rank=limited), limit)):
+            pass
+        case Apply("<=", (limit, RankVariable(rank=limited))):
+            pass
+        case _:
+            return False
+    rows = {*kernel.ranks("tiled"), rank}
+    return (
+        limited == rank and not depends(limit, rows) and begins_tile(of(limit, {}), kernel.aligned)
+    )
+
+
+def behind_begin(domain: Domain, begins: Callable[[Expression], bool]) -> Expression | None:
+    """Return the test of points without what the loop's begin has settled."""
+    if len(domain.ranges) != 1 or not domain.exact:
+        return domain.test
+    rest = tuple(c for c in conjuncts(domain.test) if not begins(c))
+    return Apply("and", rest) if len(rest) > 1 else rest[0] if rest else None
+
+
+def conjuncts(condition: Expression | None) -> tuple[Expression, ...]:
+    """Return the parts of a conjunction."""
+    match condition:
+        case None:
+            return ()
+        case Apply("and", operands):
+            return tuple(x for o in operands for x in conjuncts(o))
+        case _:
+            return (condition,)
