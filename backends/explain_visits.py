@@ -94,6 +94,7 @@ class Facts:
                 ranks = mapping.cascade.einsum(tensor).ranks
                 if all(r in sizes for r in ranks):
                     shapes[tensor] = tuple(sizes[r] for r in ranks)
+        shapes |= {t: tuple(x.shape) for t, x in tensors.items()}
         defaults = {n: v for n, v in cascade.parameters if v is not None}
         dtypes = {**known.dtypes, **dict(mapping.dtypes)}
         return cls(sizes, {**defaults, **known.parameters}, dtypes, shapes, tensors)

@@ -91,6 +91,7 @@ def table_nest(kernel: MappedKernel, traversal: Traversal, dtypes: Mapping[str, 
         reverse=(),
         described=(),
         taking=(*kernel.taking, *traversal.taking),
+        num_warps=4 if table.test is None else 8,  # a tile's points, many values each
         num_stages=1,
     )
     known = {**dtypes, **dict.fromkeys(own.writes, "int32")}
