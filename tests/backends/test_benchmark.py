@@ -31,17 +31,19 @@ def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_interpreted_kernels_are_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    k = lower()  # before it looks for a GPU's multiprocessors
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(module, "interpreting", lambda: True)
     with pytest.raises(BackendError, match="TRITON_INTERPRET"):
-        lower().benchmark(torch.zeros(256, 64), torch.zeros(128, 64))
+        k.benchmark(torch.zeros(256, 64), torch.zeros(128, 64))
 
 
 def test_tensors_must_be_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    k = lower()  # before it looks for a GPU's multiprocessors
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(module, "interpreting", lambda: False)
     with pytest.raises(BackendError, match="X, Y .*X.cuda"):
-        lower().benchmark(torch.zeros(256, 64), torch.zeros(128, 64))
+        k.benchmark(torch.zeros(256, 64), torch.zeros(128, 64))
 
 
 def test_a_measurement_beside_the_roofline() -> None:
