@@ -8,7 +8,8 @@ does, on a domain of five abstract values.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import product
 from math import inf
 
 from ..ir.expression import Access, Apply, Constant, Expression, Parameter, RankVariable, Size
@@ -105,6 +106,20 @@ def _product(x: str, y: str, x_positive: bool, y_positive: bool) -> str:
     if y == FINITE:
         return x if y_positive else UNKNOWN
     return UNKNOWN
+
+
+def fillings(entry: list[str]) -> Iterator[dict[str, str]]:
+    """Yield ways to fill the tensors at which a condition first cuts: all alike, then some apart.
+
+    A score may have to be -inf where the value that it weighs has to be a number.
+    """
+    yield {}
+    for label, _ in FILLS:
+        yield dict.fromkeys(entry, label)
+    if 2 <= len(entry) <= 3:
+        ways = product(("", *(label for label, _ in FILLS)), repeat=len(entry))
+        for labels in sorted(ways, key=lambda x: sum(map(bool, x))):
+            yield {name: label for name, label in zip(entry, labels, strict=True) if label}
 
 
 def is_identity(value: str, reducer: str) -> bool:

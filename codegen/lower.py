@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from itertools import product
 
 from ..ir.cascade import Einsum
 from ..ir.domain import Range, Walk
@@ -33,7 +32,16 @@ from ..ir.expression import (
 from ..ir.mapping import MappedKernel, Traversal
 from ..ir.show import show_expression
 from ..ir.streaming import NEXT, Field, Streaming
-from .absent import FILLS, FINITE, UNKNOWN, ZERO, abstract, is_identity, obviously_positive
+from .absent import (
+    FILLS,
+    FINITE,
+    UNKNOWN,
+    ZERO,
+    abstract,
+    fillings,
+    is_identity,
+    obviously_positive,
+)
 from .begins import begins_loop, begins_tile, behind_begin, conjuncts
 from .contract import identity_value
 from .frames import depends
@@ -459,20 +467,6 @@ def down(x: Value, width: Value) -> Value:
 def up(x: Value, width: Value) -> Value:
     """Return the end of the tile before which a coordinate lies."""
     return Op("*", (Op("cdiv", (x, width)), width))
-
-
-def fillings(entry: list[str]) -> Iterator[dict[str, str]]:
-    """Yield ways to fill the tensors at which a condition first cuts: all alike, then some apart.
-
-    A score may have to be -inf where the value that it weighs has to be a number.
-    """
-    yield {}
-    for label, _ in FILLS:
-        yield dict.fromkeys(entry, label)
-    if 2 <= len(entry) <= 3:
-        ways = product(("", *(label for label, _ in FILLS)), repeat=len(entry))
-        for labels in sorted(ways, key=lambda x: sum(map(bool, x))):
-            yield {name: label for name, label in zip(entry, labels, strict=True) if label}
 
 
 def extent_tests(access: Access, position: int) -> tuple[Expression, Expression]:

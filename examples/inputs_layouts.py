@@ -162,10 +162,19 @@ def paro(draw: Draw, z: Sizes) -> Made:
     return (Q, K, V, order, place, keep), {"B": B}
 
 
+def sale(draw: Draw, z: Sizes) -> Made:
+    """Take estimates near the scores; one threshold keeps some blocks, the other one few."""
+    h, B, m = 2, z["block"], min(z["m"], 2 * z["block"] + 3)
+    Q, K, V = (draw.standard_normal((h, m, z[x])) for x in "eef")
+    X, Y = (x + 0.3 * draw.standard_normal(x.shape) for x in (Q, K))
+    sizes = {"B": B, "C": max(1, B // 2), "sinks": max(1, B // 2), "W": B}
+    return (Q, K, V, X, Y, numpy.array([0.2, 0.6])), sizes
+
+
 LAYOUTS: Mapping[str, Callable[[Draw, Sizes], Made]] = {
     f.__name__: f
     for f in (
         core_context, duo_decode, hyper, merge_partial, moa_decode, paged_decode, paged_prefill,
-        paro, sink_tokens, streaming_llm, varlen, vertical_slash,
+        paro, sale, sink_tokens, streaming_llm, varlen, vertical_slash,
     )
 }  # fmt: skip

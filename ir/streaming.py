@@ -73,6 +73,10 @@ class Streaming:
         """The accumulators, in order."""
         return tuple(x for x in self.body if isinstance(x, Field))
 
+    def fields_of(self, other: Streaming) -> bool:
+        """Whether it has the accumulators of another traversal, and so goes on with them."""
+        return [f.tensor for f in self.fields] == [f.tensor for f in other.fields]
+
 
 @dataclass(frozen=True, slots=True)
 class Reason:

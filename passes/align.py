@@ -54,8 +54,8 @@ def align(
 
     Requires: a flat cascade. Keeps: every output's value. A reading that would capture a rank that
     the tensor reduces, an iterative tensor and a list-valued one are left as they are: they have to
-    cross memory. So does the result of reductions on top of reductions that is looked up row by row
-    where a list says: its rows belong together as they were written.
+    cross memory. So does the result of reductions on top of reductions that is read at computed
+    coordinates, by a list or a quotient, say: its rows belong together as they were written.
     """
     einsums: list[Einsum] = []
     writers: dict[str, Einsum] = {}
@@ -120,11 +120,11 @@ def aligned(access: Access, writer: Einsum) -> bool:
 
 
 def costly(access: Access, writers: Mapping[str, Einsum]) -> bool:
-    """Whether a reading at looked-up coordinates would repeat a chain of reductions there."""
+    """Whether a reading at computed coordinates would repeat a chain of reductions there."""
     moved = {
         rank
         for rank, c in zip(writers[access.tensor].ranks, access.coordinates, strict=True)
-        if any(isinstance(x, Access) for x in walk(c))
+        if not isinstance(c, RankVariable | Constant)
     }
 
     def chained(name: str) -> int:

@@ -200,6 +200,10 @@ def plan_target(
                 cut |= repeated
                 continue
             last = reductions[-1][1]
+            parts = part_ranks(slice).get(last[0], ()) if len(last) == 1 else ()
+            if set(streamed) <= {*last, *parts}:
+                streamed = last  # a part's own results are there before the whole's
+                break
             repeated = {e.name for e, ranks in reductions if ranks != last and e.name != target}
             if len(last) > 1 or not repeated:
                 raise BackendError(
@@ -350,18 +354,26 @@ def ranks_in(einsum: Einsum) -> tuple[str, ...]:
 
 
 def merge(plans: Mapping[str, Group], cascade: Cascade, order: Mapping[str, int]) -> list[Group]:
-    """Join the groups that walk the same ranks, and sort them so that each finds what it reads."""
+    """Join the groups that walk the same ranks, and sort them so that each finds what it reads.
+
+    What one makes along a part of a concatenated rank, on the way, is stored there.
+    """
     merged: list[Group] = []
     for name in sorted(plans, key=order.__getitem__):
         plan = plans[name]
         for k, other in enumerate(merged):
             if plan.ordered or other.ordered:
                 continue
-            if set(plan.parallel) == set(other.parallel) and plan.streamed == other.streamed:
+            wide, narrow = (plan, other) if plan.segments else (other, plan)
+            within = narrow.streamed in wide.segments and narrow.slice == tuple(
+                e for e in wide.slice if e in narrow.slice
+            )
+            alike = within or plan.streamed == other.streamed
+            if set(plan.parallel) == set(other.parallel) and alike:
                 # what one program stores another may read only after the kernel's end
                 if set(reads_of(plan.slice)) & set(other.targets):
                     continue
-                joined = join(other, plan, order)
+                joined = join(wide, narrow, order) if within else join(other, plan, order)
                 if not waits(joined, merged[k + 1 :]) and not captured(joined.slice):
                     merged[k] = joined
                     break

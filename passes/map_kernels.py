@@ -29,6 +29,7 @@ from .domain_simplify import FALSE
 from .domain_table import tabled
 from .domains import domain
 from .facts import infinite_tensors
+from .phases import continued, part_results
 from .presence import Facts
 from .segments import segments
 from .stream import stream
@@ -111,7 +112,7 @@ def map_kernel(
             s,
             conditions,
             rows,
-            continues=group.segments.index(s.rank) > 0 if group.segments else False,
+            continues=k > 0 and s.fields_of(streamings[k - 1]),
             sure=frozenset(inside),
             parameters=parameters,
             inputs=given,
@@ -120,7 +121,7 @@ def map_kernel(
             readable=tuple(memory),
             real=real,
         )
-        for s, conditions in zip(streamings, taking, strict=True)
+        for k, (s, conditions) in enumerate(zip(streamings, taking, strict=True))
     )
     roles: list[tuple[str, Role]] = [(r, "tiled" if r in tiled else "grid") for r in group.parallel]
     roles += [(r, "resident") for r in group.resident]
@@ -203,12 +204,23 @@ def traverse(
     if rank is None:
         return slice.einsums, (), ()
     late = behind(slice, rank)
-    parts = set(group.segments)
-    before = tuple(e for e in slice.einsums if e.name not in late and not parts & set(e.ranks))
     wanted = tuple(t for t in slice.outputs if t in late)
     streamings, notes = loops(slice, rank, wanted)
-    if parts:
-        streamings = tuple(x for s in streamings for x in segments(slice, s))
+    ahead: dict[str, list[str]] = {}
+    if group.segments:
+        ahead = part_results(slice, group.segments, late)
+        whole = [segments(slice, s) for s in streamings]
+        first: list[Streaming] = []
+        for part, results in ahead.items():
+            found, more = loops(slice, part, tuple(results))
+            joined = continued(found[0], whole[0]) if len(found) == 1 else None
+            whole[:1] = [joined or whole[0]]
+            first += [] if joined else found
+            notes += more
+        streamings = (*first, *(x for s in whole for x in s))
+    own = {*late, *(t for results in ahead.values() for t in results)}
+    parts = set(group.segments)
+    before = tuple(e for e in slice.einsums if e.name not in own and not parts & set(e.ranks))
     return before, streamings, notes
 
 

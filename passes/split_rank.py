@@ -200,6 +200,11 @@ def split_groups(
     """Split the streamed ranks named in ``parts`` in every group of einsums that walks one."""
     cuts = []
     for group in groups:
+        for rank in group.segments and {group.streamed, *group.segments} & set(parts):
+            raise PassError(
+                f"{rank} of {cascade.name} cannot be reduced in parts side by side: it is walked "
+                f"in segments, {', '.join(group.segments)} one after the other with one state"
+            )
         if group.streamed is not None and group.streamed in parts:
             cascade, cut = split(cascade, group.streamed, slice=group.slice, targets=group.targets)
             cuts.append(replace(cut, parts=parts[group.streamed]))

@@ -165,10 +165,32 @@ def paro(Q: Array, K: Array, V: Array, order: Array, place: Array, keep: Array, 
     return out
 
 
+def sale(
+    Q: Array, K: Array, V: Array, X: Array, Y: Array, tau: Array,
+    B: int, C: int, sinks: int, W: int,
+) -> Array:  # fmt: skip
+    out = numpy.zeros((*Q.shape[:2], V.shape[-1]))
+    n, scale = Q.shape[1], numpy.sqrt(Q.shape[-1])
+    for h in range(len(Q)):
+        near = [[m for m in range(p + 1) if m < sinks or m > p - W] for p in range(n)]
+        far = [[m for m in range(p + 1) if m not in near[p]] for p in range(n)]
+        sums = [attend(Q[h, p], K[h, near[p]], V[h, near[p]])[1] for p in range(n)]
+        wanted = {
+            (p // B, m // C)
+            for p in range(n)
+            for m in far[p]
+            if numpy.exp(X[h, p] @ Y[h, m] / scale - sums[p]) > tau[h]
+        }
+        for p in range(n):
+            keys = [*near[p], *(m for m in far[p] if (p // B, m // C) in wanted)]
+            out[h, p] = attend(Q[h, p], K[h, keys], V[h, keys])[0]
+    return out
+
+
 LAYOUT_ORACLES: dict[str, Callable[..., Any]] = {
     f.__name__: f
     for f in (
         core_context, duo_decode, hyper, merge_partial, moa_decode, paged_decode, paged_prefill,
-        paro, sink_tokens, streaming_llm, varlen, vertical_slash,
+        paro, sale, sink_tokens, streaming_llm, varlen, vertical_slash,
     )
 }  # fmt: skip

@@ -155,3 +155,61 @@ def unequal(X, Y, A, B):
     tensors = drawn((4, 3), (4, 5), (3,), (5,))
     with pytest.raises(einfall.BackendError, match=r"lays k, m end to end .* same order \(j, m\)"):
         einfall.compile(einfall.cascade(text), backend="triton")(*tensors)
+
+
+TWO_PHASE = """
+def two_phase(Q, K, V, X, Y, tau, *, W=12, sinks=4):
+    S1[h, p, j: j <= p and (j < sinks or j > p - W)] = (
+        Q[h, p, e] * K[h, j, e] / sqrt(size(e))
+    )
+    L[h, p] = logsumexp[j](S1[h, p, j])
+    T[h, p, m] = X[h, p, d] * Y[h, m, d] / sqrt(size(e))
+    S2[h, p, m: m >= sinks and m <= p - W and exp(T[h, p, m] - L[h, p]) > tau[h]] = (
+        Q[h, p, e] * K[h, m, e] / sqrt(size(e))
+    )
+    S[h, p, n] = concat[n](S1[h, p, j], S2[h, p, m])
+    U[h, n, f] = concat[n](V[h, j, f], V[h, m, f])
+    A[h, p, n] = softmax[n](S[h, p, n])
+    O[h, p, f] = A[h, p, n] * U[h, n, f]
+    return O, L
+"""
+
+
+def two_phase_inputs() -> list[torch.Tensor]:
+    Q, K, V, X, Y = drawn((2, 70, 16), (2, 70, 16), (2, 70, 32), (2, 70, 16), (2, 70, 16))
+    return [Q, K, V, X, Y, torch.tensor([0.05, 0.2], device=DEVICE)]
+
+
+def test_the_state_after_one_part_decides_on_the_next() -> None:
+    """One kernel, one state: the sum so far is looked at between the loops, which then go on."""
+    source = assert_levels_agree(TWO_PHASE, two_phase_inputs())
+    assert source.count("@triton.jit\ndef two_phase_kernel") == 1
+    assert source.count("at their identities") == 1 and source.count("the same accumulators") == 1
+    assert source.index("L_D[h, p] = A_D[h, p]") < source.index("the same accumulators, along m")
+
+
+def test_another_statistic_of_a_part_is_a_loop_of_its_own() -> None:
+    """A mean is none of the state's accumulators, so the part is walked once more, ahead."""
+    text = TWO_PHASE.replace("logsumexp[j](S1[h, p, j])", "max[j](abs(S1[h, p, j]))")
+    source = assert_levels_agree(text, two_phase_inputs())
+    assert source.count("at their identities") == 2 and source.count("the same accumulators") == 1
+
+
+def test_a_kernel_that_nothing_decides_equals_the_whole() -> None:
+    Q, K, V, X, Y, tau = two_phase_inputs()
+    c = einfall.cascade(TWO_PHASE)
+    everything, _ = einfall.compile(c, backend="triton", tiles=tiles_of(c))(
+        Q, K, V, X, Y, torch.full_like(tau, -1.0)
+    )
+    causal = torch.tril(torch.ones(70, 70, dtype=torch.bool, device=DEVICE))
+    dense = (Q @ K.mT / 4).masked_fill(~causal, -torch.inf).softmax(-1) @ V
+    assert relative(everything, dense.double().cpu().numpy()) < 2e-5
+
+
+@pytest.mark.parametrize("rank", ["n", "m"])
+def test_a_concatenated_rank_is_not_cut_in_parts_side_by_side(rank: str) -> None:
+    Q, KC, K, VC, V = heads(40, 10, 40)
+    c = einfall.cascade(POOLED)
+    f = einfall.compile(c, backend="triton", parts={rank: 2})
+    with pytest.raises(einfall.EinfallError, match=rank):
+        f(Q, KC, VC, K, V)
