@@ -99,10 +99,33 @@ def test_kernels_of_open_sizes_refuse_groups_that_are_not_whole() -> None:
         plan(Q, K, V, length, G=4)
 
 
-@pytest.mark.parametrize("target", ["sm_90", "gfx942"])
-def test_packed_rows_compile_well(target: str) -> None:
-    lowered = einfall.compile(examples.varlen_decode, parts={"m": 0}).lower(
-        sizes={"e": 128, "f": 128}, dtypes={"length": "int32"}, target=target, G=6
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_cache_that_is_keys_and_values_is_loaded_once_a_tile(parts: int) -> None:
+    cache = draw((2, 50, 48))[0]
+    Q, R = draw((2, 20, 32), (2, 20, 16))
+    length = torch.tensor([50, 33], dtype=torch.int32, device=DEVICE)
+    tensors = [Q, R, cache[..., :32], cache[..., 32:], length]
+    cascade, tolerance, tiles = examples.mla_decode, TOLERANCE["float32"], {"m": 16}
+    lowered = assert_kernels_agree(
+        cascade, tensors, {"scale": 0.2}, tolerance, tiles, parts={"m": parts}
     )
-    report = compile_ahead(lowered.kernels[0], dict(lowered.mapping.dtypes), target)
+    assert tiled(lowered) == ("h",)
+    loops = lowered.kernels[0].text.split("for m_first in")[1:]
+    assert loops and all(loop.count(" c = ") == 1 for loop in loops)
+
+
+def test_a_wide_latent_cache_compiles_without_spills() -> None:
+    lowered = einfall.compile(examples.mla_decode, parts={"m": 0}).lower(
+        sizes={"e": 512, "r": 64, "h": 128}, dtypes={"length": "int32"}, target="sm_90"
+    )
+    report = compile_ahead(lowered.kernels[0], dict(lowered.mapping.dtypes), "sm_90")
+    check(report)
+    assert report.shared <= 227 * 1024
+
+
+def test_packed_rows_compile_well() -> None:
+    lowered = einfall.compile(examples.varlen_decode, parts={"m": 0}).lower(
+        sizes={"e": 128, "f": 128}, dtypes={"length": "int32"}, target="sm_90", G=6
+    )
+    report = compile_ahead(lowered.kernels[0], dict(lowered.mapping.dtypes), "sm_90")
     check(report)
