@@ -60,6 +60,8 @@ def pointwise(operator: str, operands: Sequence[Array], real: DType) -> Array:
             if x.dtype.kind == "i":
                 return x
             return numpy.floor(x) if operator == "floor" else numpy.ceil(x)
+        case "random":
+            return uniform(numbers(operands, real), real)
         case "bit_length":
             return _bit_length(numbers(operands, real)[0])
     if operator in _COMPARE:
@@ -153,6 +155,32 @@ def _divide(divide: Callable[..., Array], x: Array, y: Array) -> Array:
     out = numpy.zeros(numpy.broadcast_shapes(x.shape, y.shape), x.dtype)
     divide(x, y, out=out, where=y != 0)
     return out
+
+
+def uniform(operands: Sequence[Array], real: DType) -> Array:
+    """Return a number in [0, 1) for each combination of whole numbers, the same everywhere.
+
+    A counter-based generator (Salmon et al., Parallel Random Numbers: As Easy as 1, 2, 3, 2011):
+    a state of 32 bits takes in one operand after the other, each time through the finaliser of
+    MurmurHash3 (Appleby); 24 of the bits become the fraction, which float32 holds exactly.
+    """
+    state = numpy.zeros((), numpy.uint32)
+    for x in operands:
+        if x.dtype.kind == "f":
+            if not numpy.all(x == numpy.floor(x)):
+                raise BackendError("random takes whole numbers: a seed and coordinates.")
+            x = x.astype(numpy.int64)
+        state = scramble(state, x)
+    return numpy.asarray((state >> numpy.uint32(8)).astype(real) * real.type(2.0**-24))
+
+
+def scramble(state: Array, x: Array) -> Array:
+    """Take a whole number into a state of 32 bits."""
+    word = (x & 0xFFFFFFFF).astype(numpy.uint64) * 0x9E3779B1
+    z = numpy.asarray(state ^ (word & 0xFFFFFFFF), numpy.uint64)
+    z = ((z ^ (z >> 16)) * 0x85EBCA6B) & 0xFFFFFFFF
+    z = ((z ^ (z >> 13)) * 0xC2B2AE35) & 0xFFFFFFFF
+    return (z ^ (z >> 16)).astype(numpy.uint32)
 
 
 def _bit_length(x: Array) -> Array:

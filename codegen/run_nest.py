@@ -266,12 +266,22 @@ def apply(operator: str, x: list[Array]) -> Array:
                 from math import erf
 
                 return np.asarray(np.vectorize(erf)(x[0]))
+            case "scramble":
+                z = (x[0].astype(np.uint64) ^ ((x[1] & WORD).astype(np.uint64) * 0x9E3779B1)) & WORD
+                z = ((z ^ (z >> 16)) * 0x85EBCA6B) & WORD
+                z = ((z ^ (z >> 13)) * 0xC2B2AE35) & WORD
+                return np.asarray(z ^ (z >> 16))
+            case "fraction":
+                return (x[0] >> 8) * 2.0**-24
             case "bit_length":
                 bits = [int(abs(int(v))).bit_length() for v in np.ravel(x[0])]
                 return np.asarray(bits).reshape(np.shape(x[0]))
             case _:
                 return np.asarray(NUMPY[operator](*x))
 
+
+WORD = 0xFFFFFFFF
+"""The bits of a machine word of 32 bits."""
 
 JOINED: dict[str, Any] = {
     "and": np.logical_and,

@@ -49,10 +49,10 @@ Key = tuple[str, tuple[int, ...]]
 NARROW = ("float16", "bfloat16")
 BOOLEAN = ("and", "or", "not", "==", "!=", "<", "<=", ">", ">=")
 ARITHMETIC = ("+", "-", "*", "neg", "abs", "min", "max", "//", "%", "bit_length")
-INTEGER = ("//", "%", "cdiv", "bit_length", "<<")
+INTEGER = ("//", "%", "cdiv", "bit_length", "<<", "scramble")
 REAL = (
     "exp", "exp2", "log", "log2", "sqrt", "rsqrt", "tanh", "sigmoid", "erf", "sin", "cos", "/",
-    "quotient",
+    "quotient", "fraction",
 )  # fmt: skip
 
 
@@ -220,6 +220,11 @@ class Tiles:
                 return self.tile(inner, parts, address=address)
             case Apply("/", (over, under)):
                 return self.quotient(over, under, parts)
+            case Apply("random", operands):
+                state: Value = Number(0)
+                for o in operands:
+                    state = Op("scramble", (state, self.tile(o, parts, address=address)))
+                return Op("fraction", (state,))
             case Apply("in", _):
                 raise BackendError(f"membership has no tile form yet ({x.at})")
             case Apply("//" | "%" as operator, (inner, Constant(value=int(radix)))) if (

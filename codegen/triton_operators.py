@@ -45,6 +45,8 @@ FUNCTIONS: dict[str, str] = {
     "floor_divide": "floor_divide",
     "floor_modulo": "floor_modulo",
     "**": "power",
+    "scramble": "scramble",
+    "fraction": "fraction",
 }
 
 HELPERS: dict[str, str] = {
@@ -108,6 +110,17 @@ def value_of(key):
     rising = (0x7FFFFFFF - ((key >> 29) & 0xFFFFFFFF)).to(tl.int32)
     bits = tl.where(rising < 0, rising ^ 0x7FFFFFFF, rising)
     return bits.to(tl.float32, bitcast=True)''',
+    "scramble": '''@triton.jit
+def scramble(state, x):
+    """Take a whole number into a state of 32 bits, by the finaliser of MurmurHash3 (Appleby)."""
+    z = tl.cast(state, tl.uint32) ^ (tl.cast(x, tl.uint32) * 0x9E3779B1)
+    z = (z ^ (z >> 16)) * 0x85EBCA6B
+    z = (z ^ (z >> 13)) * 0xC2B2AE35
+    return z ^ (z >> 16)''',
+    "fraction": '''@triton.jit
+def fraction(state):
+    """The upper 24 bits of a state as a number in [0, 1)."""
+    return (state >> 8).to(tl.float32) * 5.9604644775390625e-08''',
     "multiply": '''@triton.jit
 def multiply(x, y):
     """How two partial products join."""

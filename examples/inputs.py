@@ -71,6 +71,7 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     "dilated": Recipe(parameters={"W": "block", "step": 2}, lengths="self"),
     "document": Recipe((*QKV, "doc: b m"), lengths="self"),
+    "dropout": Recipe(parameters={"seed": 3, "rate": 0.25}, lengths="short"),
     "entropy": Recipe(lengths="short"),
     "fusemax_1pass": Recipe(PAPER, {"M0": "block"}),
     "fusemax_2pass": Recipe(PAPER, {"M0": "block"}),

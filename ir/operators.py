@@ -74,6 +74,7 @@ OPERATORS: dict[str, Operator] = {
         Operator("where", 3),
         Operator("default", 2),
         Operator("stop_gradient", 1, monotone=1),
+        Operator("random", None, bounds=(0.0, 1.0)),
     )
 }
 

@@ -13,7 +13,7 @@ from ..ir.expression import Apply, Constant, Expression
 
 WITHOUT = frozenset(
     ("or", "and", "not", "in", "==", "!=", "<", "<=", ">", ">=", "//", "floor", "ceil")
-) | frozenset(("bit_length", "stop_gradient"))
+) | frozenset(("bit_length", "stop_gradient", "random"))
 """Operators through which no gradient passes."""
 
 BY_RESULT = frozenset(("exp", "exp2", "sqrt", "rsqrt", "tanh", "sigmoid"))

@@ -33,10 +33,39 @@ NO_SIZES: Mapping[str, int] = MappingProxyType({})
 NONE: frozenset[str] = frozenset()
 
 _ALWAYS_REAL = frozenset(
-    ("/", "exp", "exp2", "log", "log2", "sqrt", "rsqrt", "tanh", "sigmoid", "erf", "sin", "cos")
+    (
+        "random",
+        "/",
+        "exp",
+        "exp2",
+        "log",
+        "log2",
+        "sqrt",
+        "rsqrt",
+        "tanh",
+        "sigmoid",
+        "erf",
+        "sin",
+        "cos",
+    )
 )
 _DECIDING = frozenset(
-    ("==", "!=", "<", "<=", ">", ">=", "in", "//", "%", "floor", "ceil", "bit_length", "not")
+    (
+        "==",
+        "!=",
+        "<",
+        "<=",
+        ">",
+        ">=",
+        "in",
+        "//",
+        "%",
+        "floor",
+        "ceil",
+        "bit_length",
+        "not",
+        "random",
+    )
 )
 """Operators whose result jumps where an operand changes by a rounding error."""
 

@@ -141,8 +141,12 @@ class Sweep:
         )
         self.pinned[name] = self.pinned.get(name, set()) - set(turned.paired)
         own = self.output(name, name)
-        conditions = [turned.moved(c) for c in part.conditions]
+        # What is read is there: its coordinates are those of a point of the gradient.
+        asked = [c for c in part.conditions if not asks(c, part.access)]
+        conditions = [turned.moved(c) for c in asked]
         conditions = [c for c in (*conditions, *turned.conditions) if not asks(c, own)]
+        met = {c for x in turned.conditions for c in self.known.of(x)}
+        conditions = [c for c in conditions if c not in met]
         # A gradient is read only where the tensor itself exists.
         held = self.known.of(own)
         rows = tuple(dict.fromkeys(c for c in conditions if c not in held))

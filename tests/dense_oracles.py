@@ -114,6 +114,23 @@ def mqa(Q: Array, K: Array, V: Array) -> Array:
     return causal(Q, K[:, None], V[:, None])
 
 
+def hashed(*words: int) -> float:
+    """Return the random number of a seed and coordinates, in Python's whole numbers."""
+    state = 0
+    for word in words:
+        state ^= word * 0x9E3779B1 % 2**32
+        for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):
+            state = (state ^ state >> shift) * factor % 2**32
+    return (state >> 8) / 2**24
+
+
+def dropout(Q: Array, K: Array, V: Array, seed: int, rate: float) -> Array:
+    A = weights(causally(scores(Q, K)))
+    for place in numpy.ndindex(*A.shape):
+        A[place] *= 0 if hashed(seed, *place) < rate else 1 / (1 - rate)
+    return A @ V
+
+
 def alibi(Q: Array, K: Array, V: Array, slope: Array) -> Array:
     p, m = positions(Q.shape[2], K.shape[2])
     S = scores(Q, K) - slope[:, None, None] * (p - m)
@@ -300,6 +317,7 @@ ORACLES: dict[str, Callable[..., Any]] = {
     "differential": differential,
     "dilated": dilated,
     "document": document,
+    "dropout": dropout,
     "entropy": entropy,
     "fusemax_1pass": fusemax,
     "fusemax_2pass": fusemax,
