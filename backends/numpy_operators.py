@@ -164,7 +164,7 @@ def uniform(operands: Sequence[Array], real: DType) -> Array:
     a state of 32 bits takes in one operand after the other, each time through the finaliser of
     MurmurHash3 (Appleby); 24 of the bits become the fraction, which float32 holds exactly.
     """
-    state = numpy.zeros((), numpy.uint32)
+    state: Array = numpy.zeros((), numpy.uint32)
     for x in operands:
         if x.dtype.kind == "f":
             if not numpy.all(x == numpy.floor(x)):
@@ -176,11 +176,11 @@ def uniform(operands: Sequence[Array], real: DType) -> Array:
 
 def scramble(state: Array, x: Array) -> Array:
     """Take a whole number into a state of 32 bits."""
-    word = (x & 0xFFFFFFFF).astype(numpy.uint64) * 0x9E3779B1
-    z = numpy.asarray(state ^ (word & 0xFFFFFFFF), numpy.uint64)
-    z = ((z ^ (z >> 16)) * 0x85EBCA6B) & 0xFFFFFFFF
-    z = ((z ^ (z >> 13)) * 0xC2B2AE35) & 0xFFFFFFFF
-    return (z ^ (z >> 16)).astype(numpy.uint32)
+    word = (x & 0xFFFFFFFF).astype(numpy.uint64) * numpy.uint64(0x9E3779B1)
+    z: Array = state.astype(numpy.uint64) ^ (word & numpy.uint64(0xFFFFFFFF))
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):
+        z = ((z ^ (z >> numpy.uint64(shift))) * numpy.uint64(factor)) & numpy.uint64(0xFFFFFFFF)
+    return z.astype(numpy.uint32)
 
 
 def _bit_length(x: Array) -> Array:

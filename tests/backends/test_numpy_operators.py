@@ -12,6 +12,8 @@ from einfall.backends.numpy_operators import Array, pointwise, reduction, unify
 from einfall.ir.errors import BackendError
 from einfall.ir.operators import OPERATORS, REDUCERS
 
+from ..dense_oracles import hashed
+
 REAL = numpy.dtype(numpy.float64)
 X = numpy.array([-2.5, -1.0, -0.0, 0.25, 1.0, 3.0])
 Y = numpy.array([2.0, -0.5, 1.0, 0.0, 4.0, -3.0])
@@ -57,6 +59,7 @@ CASES: dict[str, tuple[list[Array], Any]] = {
     "max": ([X, Y, numpy.full(6, 0.5)], [2.0, 0.5, 1.0, 0.5, 4.0, 3.0]),
     "where": ([X > 0, I, J], [2, 3, -4, 1, 6, 8]),
     "stop_gradient": ([X], list(X)),
+    "random": ([I, J], [hashed(int(i), int(j)) for i, j in zip(I, J, strict=True)]),
 }
 
 
