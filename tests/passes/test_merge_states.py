@@ -7,7 +7,8 @@ from typing import Any
 import numpy
 import pytest
 
-from einfall.backends.interpreter import evaluate
+from einfall import examples
+from einfall.backends.interpreter import evaluate, interpret
 from einfall.ir.errors import PassError
 from einfall.ir.notation import cascade
 from einfall.ir.streaming import Field, Streaming
@@ -154,3 +155,38 @@ def narrow(S):
     found = stream(flatten(cascade(text)), rank="m")
     assert not isinstance(found, Streaming)
     assert found.tensor == "D" and "frame G is taken over fewer points" in found.text
+
+
+def test_outputs_and_logarithms_merge_as_states_of_one_element_do() -> None:
+    """A set of keys with output O and logarithm L is the state (L, 1, O): one key of score L."""
+    draw = numpy.random.default_rng(4)
+    Q, K, V = (draw.standard_normal(s) for s in ((1, 2, 9, 4), (1, 2, 9, 4), (1, 2, 9, 3)))
+    halves = [HALF.replace("HALF", test) for test in ("p - m < 4", "p - m >= 4")]
+    parts = [interpret(cascade(text), Q, K, V) for text in halves]
+    O, L = (numpy.stack([part[k] for part in parts]) for k in (0, 1))  # noqa: E741
+    assert (L[1] == -numpy.inf).any()
+    merged_O, merged_L = interpret(examples.merge_partial, O, L)
+    whole_O, whole_L = interpret(cascade(HALF.replace("HALF", "p >= 0")), Q, K, V)
+    numpy.testing.assert_allclose(merged_O, whole_O, rtol=1e-12)
+    numpy.testing.assert_allclose(merged_L, whole_L, rtol=1e-12)
+
+    found = stream(flatten(cascade(HALF.replace("HALF", "p >= 0"))), rank="m")
+    assert isinstance(found, Streaming)
+    merge = merge_states(found, rank="s", outputs=("O", "L"))
+    assert merge.inputs == ("G_part", "D_part", "O_sum_part")
+    derived_state = {"G_part": L, "D_part": numpy.isfinite(L) * 1.0, "O_sum_part": O}
+    result = evaluate(merge, derived_state)
+    numpy.testing.assert_allclose(result["O"].filled(), merged_O, rtol=1e-12)
+    numpy.testing.assert_allclose(result["L"].filled(), merged_L, rtol=1e-12)
+
+
+HALF = """
+def half(Q, K, V):
+    S[b, h, p, m: m <= p and (HALF)] = Q[b, h, p, e] * K[b, h, m, e]
+    G[b, h, p] = max[m](S[b, h, p, m])
+    N[b, h, p, m] = exp(S[b, h, p, m] - G[b, h, p])
+    D[b, h, p] = N[b, h, p, m]
+    O[b, h, p, f] = N[b, h, p, m] * V[b, h, m, f] / D[b, h, p]
+    L[b, h, p] = G[b, h, p] + log(D[b, h, p])
+    return O, L
+"""
