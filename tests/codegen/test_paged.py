@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy
 import pytest
 import torch
@@ -42,7 +44,7 @@ def assert_kernel_agrees(
     tensors: list[torch.Tensor],
     tiles: dict[str, int],
     inside: tuple[str, ...] = (),
-    **parameters: int,
+    **parameters: Any,
 ) -> str:
     truth = outputs(einfall.interpret(cascade, *(x.cpu() for x in tensors), **parameters))
     f = einfall.compile(cascade, backend="triton", tiles=tiles, inside=inside)
