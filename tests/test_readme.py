@@ -53,3 +53,28 @@ def test_paths_and_commands_exist() -> None:
         for module in re.findall(r"-m (einfall[\w.]*)", command):
             inside = ROOT / module.replace(".", "/")
             assert inside.with_suffix(".py").exists() or (inside / "__main__.py").exists(), module
+
+
+def test_gradient_shown_is_the_gradient_derived() -> None:
+    program = PYTHON[2].replace("print(", "shown = str(")
+    names: dict[str, object] = {"einfall": einfall}
+    exec(compile(program, "README.md", "exec"), names)
+    assert f"```\n{names['shown']}\n```" in TEXT
+
+
+@pytest.mark.parametrize("row", re.findall(r"^\| [\w ,]+ \| `(.*)` \|", TEXT, re.MULTILINE))
+def test_forms_shown_are_notation(row: str) -> None:
+    """Each form of the table of sparsity stands in some cascade that parses."""
+    lines = {
+        "m:": f"S[b, h, p, {row}] = Q[b, h, p, e] * K[b, h, m, e]",
+        "K[": f"S[b, h, p, m] = Q[b, h, p, e] * {row.replace('c,', 'h,')}",
+        "Se": f"{row}\n    S[b, h, i] = sum[j](1.0 * Sel[b, h, i, j]) + sum[e](Q[b, h, i, e])",
+        "S[": row + "\n    O[b, h, p] = sum[n](S[b, h, p, n]) + sum[e](Q[b, h, p, e])",
+    }
+    body = lines[row[:2]]
+    reads = dict.fromkeys(re.findall(r"\b([A-Za-z]\w*)\[", body))
+    written = re.findall(r"^ *(\w+)\[.*?\] = ", body, re.MULTILINE)
+    words = {"topk", "concat", "sum", *written}
+    inputs = ", ".join(t for t in reads if t not in words)
+    text = f"def f({inputs}):\n    {body}\n    return {written[-1]}\n"
+    assert str(einfall.cascade(text))
