@@ -10,7 +10,7 @@ from typing import Any
 
 from ..ir.cascade import Cascade, Scalar
 from ..ir.errors import BackendError, EinfallError, ShapeError
-from ..ir.expression import Access, RankVariable, Size, walk
+from ..ir.expression import Access, Populate, RankVariable, Size, walk
 from ..ir.sizes import bind_parameters, rank_sizes
 from ..passes.divide import short_ranks
 from ..passes.keep import Gradient
@@ -433,6 +433,9 @@ def _lowering_key(cascade: Cascade, known: Known) -> Any:
     )
     computed = set()
     for einsum in cascade.einsums:
+        if isinstance(einsum.body, Populate):
+            # what is chosen from is held whole, and so is the list
+            computed |= {(r, known.sizes.get(r)) for r in (einsum.body.rank, *einsum.ranks)}
         for x in einsum.expressions():
             if not isinstance(x, Access):
                 continue

@@ -16,10 +16,7 @@ from ..ir.cascade import Einsum
 from ..ir.domain import Range, Walk
 from ..ir.expression import (
     Access,
-    Apply,
-    Constant,
     Expression,
-    Parameter,
     Populate,
     RankVariable,
     Reduce,

@@ -40,8 +40,8 @@ class Recipe:
 
     tensors : ``"K: b kv m e"`` each, in the order of the ``def``; an integer is an extent too.
     parameters : the name of a size, or a number, for each parameter.
-    lengths : ``cross`` (p < m), ``self`` (p is m) or ``short`` (m < p: the first queries of a
-        causal variant see no key).
+    lengths : ``cross`` (p < m), ``self`` (p is m), ``short`` (m < p: the first queries of a causal
+        variant see no key) or ``few`` (keys for two blocks: rows that are put in order).
     made : makes all of it instead, where index tensors depend on one another.
     """
 
@@ -52,6 +52,8 @@ class Recipe:
 
 
 QKV = ("Q: b h p e", "K: b h m e", "V: b h m f")
+ONE = ("Q: b h e", "K: b h m e", "V: b h m f")
+GROUPED = ("Q: b h e", "K: b kv m e", "V: b kv m f")
 PAPER = ("Q: e p", "K: e m", "V: f m")
 PAIR = ("A: m", "B: m")
 
@@ -61,6 +63,9 @@ RECIPES: Mapping[str, Recipe] = {
     "attention": Recipe(),
     "attention_naive": Recipe(),
     "attention_softmax": Recipe(),
+    "block_lists": Recipe(
+        (*QKV, "Blocks: b h rows columns", "Count: b h rows"), {"P0": "wide", "M0": "block"}
+    ),
     "block_diagonal": Recipe(parameters={"B": "block"}),
     "causal": Recipe(lengths="short"),
     "causal_lse": Recipe(lengths="short"),
@@ -70,6 +75,7 @@ RECIPES: Mapping[str, Recipe] = {
         ("Q1: b h p e", "K1: b h m e", "Q2: b h p e", "K2: b h m e", "V: b h m f", "weight: h")
     ),
     "dilated": Recipe(parameters={"W": "block", "step": 2}, lengths="self"),
+    "double_sparsity": Recipe((*ONE, "C: h 3"), {"k": 5}, "few"),
     "document": Recipe((*QKV, "doc: b m"), lengths="self"),
     "dropout": Recipe(parameters={"seed": 3, "rate": 0.25}, lengths="short"),
     "entropy": Recipe(lengths="short"),
@@ -92,10 +98,21 @@ RECIPES: Mapping[str, Recipe] = {
     "mqa": Recipe(("Q: b h p e", "K: b m e", "V: b m f")),
     "padding": Recipe((*QKV, "length: b")),
     "prefix_lm": Recipe((*QKV, "prefix: b"), lengths="self"),
+    "quest": Recipe(GROUPED, {"G": "group", "B": "block", "k": 2}),
     "relative_bias": Recipe((*QKV, "R: h distances")),
     "relu_squared": Recipe(lengths="short"),
     "rope_in_kernel": Recipe((*QKV, "freq: e")),
     "score_statistics": Recipe(QKV[:2]),
+    "seer_attention": Recipe(
+        (*QKV, "Wq: h e 16", "Wmax: h e 16", "Wmin: h e 16", "Wmean: h e 16"),
+        {"B": "wide", "tau": 0.15},
+        lengths="self",
+    ),
+    "snapkv": Recipe(
+        ("Q: b kv group p e", "K: b kv m e"),
+        {"G": "group", "R": 2, "near": 2, "sinks": 1, "k": 5},
+        "few",
+    ),
     "sigmoid": Recipe(),
     "sigmoid_of_max": Recipe(),
     "sink": Recipe((*QKV, "logit: h"), lengths="short"),
@@ -103,6 +120,10 @@ RECIPES: Mapping[str, Recipe] = {
     "sliding_window": Recipe(parameters={"W": "block"}, lengths="short"),
     "softcap": Recipe(parameters={"cap": 1.5}, lengths="short"),
     "sparsemax": Recipe(),
+    "tidal_decode": Recipe(
+        (*GROUPED, "Qn: b h e", "Kn: b kv m e", "Vn: b kv m f"), {"G": "group", "k": 5}, "few"
+    ),
+    "topk_blocks": Recipe(parameters={"B": "wide", "k": 2}, lengths="self"),
     "varlen_decode": Recipe(
         ("Q: b h e", "K: b m kv e", "V: b m kv f", "length: b"), {"G": "group"}
     ),
@@ -138,7 +159,7 @@ def make(
     tensors = []
     for entry in recipe.tensors:
         tensor, _, extents = entry.partition(": ")
-        shape = tuple(sizes[extent] for extent in extents.split())
+        shape = tuple(sizes.get(x) or int(x) for x in extents.split())
         maker = SPECIAL.get(tensor, NORMAL)
         values = maker(draw, shape, sizes)
         tensors.append(values.astype(numpy.int32 if values.dtype.kind == "i" else dtype))
@@ -154,8 +175,15 @@ def _derived(sizes: Sizes, lengths: str) -> Sizes:
     p, m = sizes["p"], sizes["m"]
     if lengths == "self":
         p = m
+    elif lengths == "few":
+        p, m = min(p, 5), 2 * sizes["block"]
     elif lengths == "short":
         p, m = max(p, m), min(p, m)
+    sizes = sizes | {
+        "wide": 2 * sizes["block"],
+        "rows": -(-p // (2 * sizes["block"])),
+        "columns": -(-m // sizes["block"]),
+    }
     return sizes | {"p": p, "m": m, "kv": sizes["h"] // sizes["group"], "distances": p + m - 1}
 
 
@@ -180,9 +208,29 @@ def _frequencies(draw: numpy.random.Generator, shape: tuple[int, ...], sizes: Si
     return numpy.concatenate([half, half])
 
 
+def _lists(draw: numpy.random.Generator, shape: tuple[int, ...], sizes: Sizes) -> Array:
+    """Draw lists of the numbers below the last extent, each once, in any order."""
+    return draw.permuted(numpy.broadcast_to(numpy.arange(shape[-1]), shape), axis=-1)
+
+
+def _channels(draw: numpy.random.Generator, shape: tuple[int, ...], sizes: Sizes) -> Array:
+    """Draw different features for each head."""
+    return numpy.stack([draw.permutation(sizes["e"])[: shape[1]] for _ in range(shape[0])])
+
+
+def _counts(draw: numpy.random.Generator, shape: tuple[int, ...], sizes: Sizes) -> Array:
+    """Draw lengths of lists; one is empty."""
+    counts = draw.integers(0, sizes["columns"] + 1, shape)
+    counts[..., 0] = numpy.arange(shape[1])[None] % 2
+    return counts
+
+
 NORMAL: Maker = lambda draw, shape, sizes: draw.standard_normal(shape)  # noqa: E731
 SPECIAL: Mapping[str, Maker] = {
     "length": _length,
+    "Blocks": _lists,
+    "C": _channels,
+    "Count": _counts,
     "prefix": lambda draw, shape, sizes: draw.integers(0, sizes["m"] + 1, shape),
     "doc": _documents,
     "freq": _frequencies,

@@ -178,13 +178,19 @@ def rewrite(expression: Expression, rule: Callable[[Expression], Expression | No
             same = body_ is body and filter_ is filter
             new = expression if same else replace(expression, body=body_, filter=filter_)
         case Populate(argument=argument, body=body, forced=forced, forbidden=forbidden):
-            new = replace(
-                expression,
-                argument=rewrite(argument, rule),
-                body=rewrite(body, rule),
-                forced=inside(forced),
-                forbidden=inside(forbidden),
-            )
+            argument_, body_ = rewrite(argument, rule), rewrite(body, rule)
+            forced_, forbidden_ = inside(forced), inside(forbidden)
+            same = argument_ is argument and body_ is body
+            same = same and forced_ is forced and forbidden_ is forbidden
+            new = expression
+            if not same:
+                new = replace(
+                    expression,
+                    argument=argument_,
+                    body=body_,
+                    forced=forced_,
+                    forbidden=forbidden_,
+                )
         case _:
             new = expression
     result = rule(new)

@@ -24,10 +24,12 @@ from ..ir.expression import (
     accesses,
     free_ranks,
     tensors,
+    walk,
 )
 from ..ir.selection import find_count, list_rank, selections
 from .align import aligned
 from .segments import part_ranks
+from .walk_lists import is_member
 
 RESIDENT_LIMIT = 1024
 """Coordinates of a rank that one program may hold whole."""
@@ -134,6 +136,11 @@ def short_ranks(
         if isinstance(einsum.body, Populate):
             # lists are one a program, and what they are chosen from is tiles elsewhere
             long |= {einsum.body.rank, *einsum.ranks}
+        if einsum.filter is not None:
+            # a loop walks what a list names, and lists differ among rows
+            for x in walk(einsum.filter):
+                if is_member(x) or (isinstance(x, Apply) and x.operator == "in"):
+                    long |= set(free_ranks(x))
         for access in (*accesses(einsum.body), *accesses_of(einsum.filter)):
             for c in access.coordinates[:-1] if places else ():
                 if access.tensor in cascade.inputs or accesses(c):
@@ -398,6 +405,30 @@ def waits(group: Group, later: list[Group]) -> bool:
     made = {e.name for e in group.slice}
     stored = {t for g in later for t in g.targets}
     return any(n in stored and n not in made for e in group.slice for n in e.reads)
+
+
+def squares(cascade: Cascade, groups: tuple[Group, ...]) -> set[str]:
+    """Return the stored tensors that a loop reads along a rank beside another one, as no input is.
+
+    An output is stored anyway, and so is what a selection reads.
+    """
+    together = [
+        {r for c in x.coordinates for r in free_ranks(c)}
+        for e in cascade.einsums
+        for x in (*accesses(e.body), *accesses_of(e.filter))
+        if x.tensor in cascade.inputs
+    ]
+    writers = {e.name: e for e in cascade.einsums}
+    found = set()
+    for group in groups:
+        for name in reads_of(group.slice):
+            ranks = set(writers[name].ranks) if name in writers else set()
+            if group.streamed not in ranks or name in cascade.outputs:
+                continue
+            others = ranks & set(group.parallel)
+            if any(not any({group.streamed, r} <= t for t in together) for r in others):
+                found.add(name)
+    return found
 
 
 def reads_of(slice: tuple[Einsum, ...]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from ..ir.cascade import Einsum
-from ..ir.errors import BackendError
+from ..ir.errors import BackendError, PassError
 from ..ir.expression import Access, Apply, Expression, Parameter, RankVariable, Reduce, walk
 from ..ir.mapping import MappedKernel, Partition
 from ..ir.streaming import Field
@@ -62,6 +62,8 @@ def partition(
     ------
     BackendError
         if nothing fits the target.
+    PassError
+        for a tile of rows that a list does not serve.
     """
     fixed = dict(tiles or {})
     for rank, tile in fixed.items():
@@ -69,7 +71,7 @@ def partition(
             raise BackendError(f"a tile is a power of two; {tile} given for rank {rank}")
     for rank, step in kernel.steps:
         if fixed.get(rank, 1) > step:
-            raise BackendError(
+            raise PassError(
                 f"rows of {rank} have one list for every {step}, so a tile of {rank} has at most "
                 f"that many; {fixed[rank]} given"
             )

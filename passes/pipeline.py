@@ -21,7 +21,7 @@ from .align import align
 from .base_two import base_two
 from .count_lists import count_lists
 from .dead import remove_dead
-from .divide import RESIDENT_LIMIT, Group, divide
+from .divide import RESIDENT_LIMIT, Group, divide, squares
 from .domain_table import name_tables
 from .fix_radices import fix_radices
 from .flatten import flatten
@@ -174,7 +174,8 @@ def attempt(
     The cascade comes back with its ranks split that are reduced in parts.
     """
     refusal: BackendError | None = None
-    for limit, places in ATTEMPTS:
+    # what two ranks span that no input has together crosses memory only if nothing else works
+    for (limit, places), square in ((a, s) for s in (False, True) for a in ATTEMPTS):
         try:
             whole: Cascade = cascade
             cuts: tuple[Cut, ...] = ()
@@ -182,6 +183,8 @@ def attempt(
             if known.parts:
                 whole, cuts = split_groups(cascade, groups, known.parts)
                 groups = divide(whole, sizes=known.sizes, limit=limit, places=places)
+            if not square and squares(whole, groups):
+                continue
             kernels, packed = cut_groups(whole, groups, known, dtypes, shapes, cuts)
             return whole, cut_tiles(cuts, kernels), groups, (kernels, packed)
         except BackendError as error:

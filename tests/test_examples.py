@@ -17,8 +17,9 @@ from einfall.ir.notation import cascade
 from einfall.ir.traversals import analyse
 from einfall.ir.verify import verify
 
-from .dense_oracles import ORACLES
+from . import dense_oracles, selection_oracles
 
+ORACLES = dense_oracles.ORACLES | selection_oracles.ORACLES
 EVERY = examples.names() + examples.refused()
 OURS = ("absmax_scaled", "l2_normalised", "sigmoid_of_max")
 """Variants that test the compiler and come from no paper."""

@@ -164,7 +164,7 @@ def test_refusals_name_the_reason(filter: str, word: str) -> None:
 
 def test_tiles_wider_than_a_list_serves_are_refused() -> None:
     cascade = declared("m // 16 in Blocks[b, h, p // 32]", "Blocks: unique")
-    with pytest.raises(einfall.BackendError, match="one list for every 32"):
+    with pytest.raises(einfall.EinfallError, match="one list for every 32"):
         einfall.compile(cascade, tiles={"p": 64}).lower(*qkv(), lists(1, 2, 3, 4, of=6))
 
 

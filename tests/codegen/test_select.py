@@ -166,3 +166,13 @@ def test_what_is_selected_stays_on_the_device() -> None:
     orders = [s for nest in nests(lowered) for s in statements(nest.statements)]
     assert sum(isinstance(s, Order) for s in orders) == 1
     assert dict(lowered.mapping.dtypes)["E"] == "float32"
+
+
+def test_lengths_are_not_mistaken_for_one_another() -> None:
+    """One compiled cascade, called with rows of 10, 12 and 15: nothing is kept of the last one."""
+    text = LISTS.format(arguments="", selection="topk[m, 12](X[p, m])")
+    f = einfall.compile(einfall.cascade(text), backend="triton")
+    for length in (15, 10, 12):
+        X = scores()[:, :length].contiguous()
+        for got, truth in zip(f(X), einfall.interpret(f.cascade, X), strict=True):
+            assert numpy.array_equal(got.numpy(), truth)
