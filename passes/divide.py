@@ -31,6 +31,9 @@ from .align import aligned
 from .segments import part_ranks
 from .walk_lists import is_member
 
+SHORT = 32
+"""Coordinates of a rank that may stand beside any other one in memory."""
+
 RESIDENT_LIMIT = 1024
 """Coordinates of a rank that one program may hold whole."""
 
@@ -407,10 +410,10 @@ def waits(group: Group, later: list[Group]) -> bool:
     return any(n in stored and n not in made for e in group.slice for n in e.reads)
 
 
-def squares(cascade: Cascade, groups: tuple[Group, ...]) -> set[str]:
+def squares(cascade: Cascade, groups: tuple[Group, ...], sizes: Mapping[str, int]) -> set[str]:
     """Return the stored tensors that a loop reads along a rank beside another one, as no input is.
 
-    An output is stored anyway, and so is what a selection reads.
+    An output is stored anyway, and so is what a selection reads. Short ranks span nothing large.
     """
     together = [
         {r for c in x.coordinates for r in free_ranks(c)}
@@ -425,7 +428,8 @@ def squares(cascade: Cascade, groups: tuple[Group, ...]) -> set[str]:
             ranks = set(writers[name].ranks) if name in writers else set()
             if group.streamed not in ranks or name in cascade.outputs:
                 continue
-            others = ranks & set(group.parallel)
+            wide = {r for r in ranks if sizes.get(r, SHORT + 1) > SHORT}
+            others = wide & set(group.parallel) if group.streamed in wide else set()
             if any(not any({group.streamed, r} <= t for t in together) for r in others):
                 found.add(name)
     return found

@@ -25,6 +25,9 @@ SMALLEST = 16
 RANK_IS_LONG = 1 << 20
 """The size that a rank of open size is taken for."""
 
+LARGEST = 1 << 20
+"""Elements of a tile, at most, in Triton."""
+
 ORDERED = 2048
 """Elements that a program of several rows puts in order."""
 
@@ -286,6 +289,9 @@ def fits(
         return prod(width[r] for r in ranks if r in width)
 
     states = [t.streaming for t in kernel.traversals if not t.continues]
+    spans = [[r for r in all_ranks(x) if width.get(r, 1) > 1] for x in kernel.einsums()]
+    if any(len(s) > 3 and elements(tuple(s)) > LARGEST for s in spans):
+        return False  # what no dot takes lies in one tile
     kept = sum(elements(f.ranks) for s in states for f in s.fields)
     folded = [x for x in kernel.einsums() if folds(x, width)]
     transient = max((elements(all_ranks(x)) for x in folded), default=0)

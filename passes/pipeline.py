@@ -183,7 +183,7 @@ def attempt(
             if known.parts:
                 whole, cuts = split_groups(cascade, groups, known.parts)
                 groups = divide(whole, sizes=known.sizes, limit=limit, places=places)
-            if not square and squares(whole, groups):
+            if not square and squares(whole, groups, known.sizes):
                 continue
             kernels, packed = cut_groups(whole, groups, known, dtypes, shapes, cuts)
             return whole, cut_tiles(cuts, kernels), groups, (kernels, packed)
