@@ -16,7 +16,10 @@ from ..ir.cascade import Einsum
 from ..ir.domain import Range, Walk
 from ..ir.expression import (
     Access,
+    Apply,
+    Constant,
     Expression,
+    Parameter,
     Populate,
     RankVariable,
     Reduce,
