@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..ir.domain import Domain
-from ..ir.expression import Apply, Expression, RankVariable
+from ..ir.expression import Apply, Expression, Parameter, RankVariable
 from ..ir.mapping import MappedKernel
-from .frames import depends
 from .loop_nest import Number, Op, Scalar, Value
 
 
@@ -26,25 +25,24 @@ def begins_tile(value: Value, aligned: tuple[str, ...]) -> bool:
             return False
 
 
-def begins_loop(
-    condition: Expression,
-    *,
-    of: Callable[[Expression, dict[str, int]], Value],
-    kernel: MappedKernel,
-    rank: str,
-) -> bool:
-    """Whether a condition is a lower limit of the rank at which a tile begins, for every row."""
+def begins_loop(condition: Expression, *, kernel: MappedKernel, rank: str) -> bool:
+    """Whether a condition is a lower limit of the rank at which a tile begins."""
     match condition:
         case Apply(">=", (RankVariable(rank=limited), limit)):
-            pass
+            return limited == rank and always_begins(limit, kernel.aligned)
         case Apply("<=", (limit, RankVariable(rank=limited))):
-            pass
+            return limited == rank and always_begins(limit, kernel.aligned)
         case _:
             return False
-    rows = {*kernel.ranks("tiled"), rank}
-    return (
-        limited == rank and not depends(limit, rows) and begins_tile(of(limit, {}), kernel.aligned)
-    )
+
+
+def always_begins(x: Expression, aligned: tuple[str, ...]) -> bool:
+    """Whether a tile begins there: a coordinate of the grid times an aligned parameter."""
+    match x:
+        case Apply("*", (RankVariable(), Parameter(name=name))):
+            return name in aligned
+        case _:
+            return False
 
 
 def behind_begin(domain: Domain, begins: Callable[[Expression], bool]) -> Expression | None:

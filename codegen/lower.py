@@ -224,7 +224,7 @@ class Lowering(Selections):
         self.several = len(conditions) > 1
         self.tests, self.row_free = dict(traversal.tests), ()
         if len(conditions) == 1:
-            begins = partial(begins_loop, of=self.tile, kernel=self.kernel, rank=self.rank)
+            begins = partial(begins_loop, kernel=self.kernel, rank=self.rank)
             self.tests = dict.fromkeys(conditions, behind_begin(traversal.domain, begins))
         self.clear_rows(traversal)
         frames = {name for f in fields for name in f.frame}
