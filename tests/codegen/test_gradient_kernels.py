@@ -102,8 +102,15 @@ def test_the_gradient_has_seven_products_in_two_loops() -> None:
     assert "atomic" not in k.source
 
 
-def test_gradient_compiles_ahead_of_time_without_spills() -> None:
-    k = lowered(64)
+@pytest.mark.parametrize("features", [64, 128])
+def test_gradient_compiles_ahead_of_time(features: int) -> None:
+    """Without spills for 64 features; for 128, ten of them a step were measured to cost less than
+    any way to have none: 436 against 421 TFLOP/s on an H100."""
+    k = lowered(features)
+    # 64 rows a program; with 128 features the two accumulators leave no room for loads in flight
+    cuts = [(x.tile_sizes["P0"], x.tile_sizes["M0"], x.num_stages) for x in k.kernels[1:]]
+    assert cuts == [(64, 64, 2), (64, 64, 1 if features == 128 else 2)]
     for kernel in k.kernels:
         report = compile_ahead(kernel, dict(k.mapping.dtypes), "sm_90")
-        check(report, tensor_core="tl.dot(" in kernel.text)
+        spills = 10 if features == 128 and "k_grad" in kernel.name else 0
+        check(report, tensor_core="tl.dot(" in kernel.text, local=spills)
