@@ -36,9 +36,11 @@ def test_every_example_agrees_with_finite_differences(name: str) -> None:
     tensors, parameters = make(name, 3, "float64")
     c = example(name)
     arrays = dict(zip(c.inputs, tensors, strict=True))
-    real = tuple(n for n, x in arrays.items() if x.dtype.kind == "f")
+    real = tuple(n for n in gradient(c).wrt if arrays[n].dtype.kind == "f")
     found = assert_gradients(c, arrays, parameters, real)
     assert tuple(found) == real
+    # what else is real only decides: a threshold, or estimates that are compared with one
+    assert {"Q", "K", "V"} & set(c.inputs) <= set(real)
 
 
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
