@@ -18,14 +18,9 @@ from einfall.passes.differentiate import gradient
 from .kernel_cases import TOLERANCE, arguments, outputs, relative
 
 SCALE = {"b": 2, "h": 4, "group": 2, "p": 24, "m": 20, "e": 16, "f": 16, "block": 16}
-REFUSED = {
-    "absmax_scaled": "D_at",
-    "fusemax_2pass": "argmax",
-    "hyper": "concatenation",
-    "sink_tokens": "concatenation",
-}
-"""Gradients without kernels, and a word of the refusal: the place of a maximum, and shares of a
-concatenated tensor, which would have to be stored whole."""
+REFUSED = {"hyper": "concatenation", "sink_tokens": "concatenation"}
+"""Gradients without kernels, and a word of the refusal: shares of a concatenated tensor would have
+to be stored whole."""
 
 COMPUTED = (
     *("alibi", "attention", "attention_naive", "block_diagonal", "causal", "causal_lse", "cosine"),
