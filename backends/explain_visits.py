@@ -13,6 +13,8 @@ from itertools import product
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+import numpy
+
 from ..ir.cascade import Scalar
 from ..ir.domain import Domain
 from ..ir.errors import PassError, ShapeError
@@ -94,7 +96,7 @@ class Facts:
                 ranks = mapping.cascade.einsum(tensor).ranks
                 if all(r in sizes for r in ranks):
                     shapes[tensor] = tuple(sizes[r] for r in ranks)
-        shapes |= {t: tuple(x.shape) for t, x in tensors.items()}
+        shapes |= {t: numpy.shape(x) for t, x in tensors.items()}
         defaults = {n: v for n, v in cascade.parameters if v is not None}
         dtypes = {**known.dtypes, **dict(mapping.dtypes)}
         return cls(sizes, {**defaults, **known.parameters}, dtypes, shapes, tensors)
