@@ -19,6 +19,7 @@ from .interpreter import interpret
 from .launch import READY_LIMIT, Plan, Ready
 from .lowered import Lowered, lower_cascade
 from .parts import processors_of, worth_parts
+from .triton import gluon_missing
 from .triton_tune import tune, wanted
 from .walked_sizes import made_sizes
 
@@ -285,7 +286,7 @@ class Compiled:
             num_stages=self.num_stages,
             descriptors=self.descriptors,
             inside=self.inside,
-            emitter="gluon" if self.emitter == "gluon" else "tl",
+            emitter=self._emitter(goal),
             choice=choice,
         )
         wanted = self.parts if parts is None else parts
@@ -306,6 +307,12 @@ class Compiled:
         if key not in self._lowered:
             self._lowered[key] = lower_cascade(self.declared, known)
         return replace(self._lowered[key], known=known)
+
+    def _emitter(self, target: str) -> str:
+        """Return the emitter; where Gluon kernels cannot run none is chosen by itself."""
+        if self.emitter == "auto" and (target != "sm_90" or gluon_missing()):
+            return "tl"
+        return self.emitter
 
     def _last(self) -> Lowered:
         if self._latest is None:

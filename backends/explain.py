@@ -24,7 +24,7 @@ from .roofline import Machine, machine_for
 from .save import boxed_tensors
 
 if TYPE_CHECKING:
-    from ..ir.mapping import MappedKernel
+    from ..ir.mapping import Crew, MappedKernel
     from .lowered import Lowered
 
 
@@ -50,6 +50,8 @@ class KernelExplanation:
     before : einsums computed once a program, ahead of the loops. after : behind them.
     boxes : inputs of which tiles are fetched by tensor descriptors. programs : of a launch; None
     where a size is open. views : ranks of memory, and where they are in those that are walked.
+    emitter : the language of the text, with the reason where another was looked at. crew : how
+        warps of different work share a program.
     """
 
     name: str
@@ -64,6 +66,8 @@ class KernelExplanation:
     boxes: tuple[str, ...]
     programs: int | None
     views: tuple[tuple[str, str], ...] = ()
+    emitter: str = "tl"
+    crew: Crew | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +194,7 @@ def explain_kernel(
         kernel.reads,
         kernel.writes,
         tuple(ranks),
-        kernel.num_warps,
+        kernel.num_warps if kernel.crew is None else 4 * kernel.crew.consumers + 1,
         kernel.num_stages,
         tuple(str(e) for e in kernel.before),
         loops,
@@ -198,4 +202,6 @@ def explain_kernel(
         tuple(t for t in boxed if t in kernel.reads),
         programs(kernel, facts.sizes) if counted else None,
         tuple((v.rank, show_expression(v.coordinate)) for v in kernel.views),
+        kernel.emitter,
+        kernel.crew,
     )

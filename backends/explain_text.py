@@ -103,6 +103,7 @@ def kernel_lines(k: KernelExplanation) -> Iterator[str]:
     launched = "" if k.programs is None else f"; {times(k.programs, 'program')}"
     yield f"reads {listing(k.reads)}, writes {listing(k.writes)}"
     yield f"{times(k.warps, 'warp')}, {times(k.stages, 'stage')} of loads in flight{launched}"
+    yield from language(k)
     if k.boxes:
         yield f"tiles of {listing(k.boxes)} are fetched as boxes, by tensor descriptors"
     alone = [r.rank for r in k.ranks if r.role == "grid"]
@@ -118,6 +119,20 @@ def kernel_lines(k: KernelExplanation) -> Iterator[str]:
         yield from loop_lines(loop)
     for e in k.after:
         yield f"last {e}"
+
+
+def language(k: KernelExplanation) -> Iterator[str]:
+    """Yield what a kernel is written in, and how its warps share the work."""
+    _, _, reason = k.emitter.partition(", because ")
+    if reason:
+        yield f"written in Triton, not in Gluon: {reason}"
+    if k.crew is None:
+        return
+    yield "written in Gluon: one warp fetches, the others compute"
+    turns = ", in turns at the tensor cores" if k.crew.turns else ""
+    yield f"{times(k.crew.consumers, 'consumer')} of 4 warps and 64 rows{turns}"
+    if k.crew.persistent:
+        yield "a program stays for several tiles of rows; the next one is fetched meanwhile"
 
 
 def role(r: RankRole) -> Iterator[str]:

@@ -103,6 +103,7 @@ def emit(mapping: Mapping, kernel: MappedKernel, known: Known) -> tuple[MappedKe
         tiles=known.tiles,
         num_stages=known.num_stages,
         choice=known.choice,
+        automatic=known.emitter == "auto",
     )
     found = cut if isinstance(cut, str) else print_gluon(nest(cut))
     if isinstance(cut, MappedKernel) and isinstance(found, Kernel):

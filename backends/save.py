@@ -59,8 +59,9 @@ TAKEN = (
 def save(lowered: Lowered, path: Path) -> Path:
     """Write the file and return its path.
 
-    Lengths of long ranks stay arguments: a kernel from which known sizes took a condition is
-    lowered again without them, so that the file is right for every length.
+    All kernels are saved in Triton. Lengths of long ranks stay arguments: a kernel from which known
+    sizes took a condition is lowered again without them, so that the file is right for every
+    length.
 
     Raises
     ------
@@ -68,10 +69,7 @@ def save(lowered: Lowered, path: Path) -> Path:
         something that the launcher needs.
     """
     if any(kernel.language == "gluon" for kernel in lowered.kernels):
-        raise BackendError(
-            f"a Gluon kernel of {lowered.cascade.name} cannot be saved alone yet; compile it with"
-            ' emitter="tl" to save it'
-        )
+        lowered = in_triton(lowered)
     text = standalone(general(lowered))
     try:
         path.write_text(text)
@@ -80,6 +78,19 @@ def save(lowered: Lowered, path: Path) -> Path:
             f"{path} cannot be written ({error.strerror}); give a file in a folder that exists"
         ) from error
     return path
+
+
+def in_triton(lowered: Lowered) -> Lowered:
+    """Return the same kernels in Triton, which runs on every target and in its interpreter."""
+    from .lowered import lower_cascade
+
+    known = lowered.known
+    if known.emitter == "gluon":
+        raise BackendError(
+            f"a Gluon kernel of {lowered.cascade.name} cannot be saved alone; compile it with"
+            ' emitter="tl", or with "auto", whose kernels are saved in Triton'
+        )
+    return lower_cascade(lowered.cascade, replace(known, emitter="tl"))
 
 
 def general(lowered: Lowered) -> Lowered:

@@ -16,6 +16,9 @@ from ..codegen.kernel import Kernel
 from ..ir.errors import BackendError, VerificationError
 from .cache import store_source
 
+GLUON_VERSIONS = ("3.6.",)
+"""Versions of Triton whose Gluon is known."""
+
 
 @cache
 def triton() -> Any:
@@ -65,6 +68,8 @@ def load(kernel: Kernel) -> Any:
     VerificationError : the text is no Python module that defines the kernel with its arguments.
     """
     interpreting()  # refuses a changed environment before @triton.jit meets it
+    if kernel.language == "gluon" and (reason := gluon_missing()):
+        raise BackendError(f'kernel {kernel.name} is in Gluon, and {reason}; take emitter="tl"')
     function = load_text(kernel)
     expected = [argument.name for argument in kernel.arguments]
     if function.arg_names != expected:
@@ -84,6 +89,20 @@ def launch_options(kernel: Kernel) -> dict[str, int]:
         "num_stages": kernel.num_stages,
         "enable_fp_fusion": True,
     }
+
+
+@cache
+def gluon_missing() -> str:
+    """Return why Gluon kernels cannot run here, "" if they can: their language is still moving."""
+    try:
+        version = str(triton().__version__)
+    except BackendError:
+        return "Triton is not installed"
+    if interpreting():
+        return "Triton's interpreter does not know Gluon"
+    if not version.startswith(GLUON_VERSIONS):
+        return f"Triton {version} may spell Gluon in another way than {', '.join(GLUON_VERSIONS)}"
+    return ""
 
 
 def source_class(kernel: Kernel) -> Any:

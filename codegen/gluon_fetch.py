@@ -25,8 +25,8 @@ class Fetcher(GluonPrinter):
         for s in self.scalars():
             self.statement(s)
         first, stays = plan.columns.first, self.crew.persistent
-        early = [x for x in plan.fetched if not plan.fetched_late(x)]
-        late = [x for x in plan.fetched if plan.fetched_late(x)]
+        early = [x for x in plan.fetched if plan.read_early(x)]
+        late = [x for x in plan.fetched if not plan.read_early(x)]
         if not stays:
             self.hold_all()
         self.add("")

@@ -19,7 +19,7 @@ class Work(GluonPrinter):
 
     def __init__(self, nest: Nest, plan: Schedule, section: Section, outer: Rows) -> None:
         super().__init__(nest, plan)
-        self.section = section
+        self.section, self.depth = section, 1
         self.bases, self.names = outer.bases, outer.names
         self.layouts, self.pieces, self.helpers = outer.layouts, outer.pieces, outer.helpers
         if any(uses_coordinate(s, self.columns) for s in section.work):
@@ -179,7 +179,7 @@ class Rows(GluonPrinter):
         names = list(dict.fromkeys(d.var.name for d in self.plan.products))
         self.wait(pending, names)
         for load in self.plan.fetched:
-            if not self.plan.fetched_late(load):
+            if not self.plan.read_late(load):
                 self.add(f"release({load.var.name}_empty, {step})")
 
     def wait_late(self, step: str, *, split: bool) -> None:
@@ -193,7 +193,7 @@ class Rows(GluonPrinter):
             self.add(f"filled({ring}_ring, {ring}_full, {step})")
         self.wait(0, [x.accumulator.name for x in late])
         for load in self.plan.fetched:
-            if self.plan.fetched_late(load):
+            if self.plan.read_late(load):
                 self.add(f"release({load.var.name}_empty, {step})")
 
     def wait(self, pending: int, names: list[str]) -> None:

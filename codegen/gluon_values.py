@@ -23,9 +23,32 @@ class GluonPrinter(Printer):
         super().__init__(nest)
         assert nest.crew is not None
         self.plan, self.crew = plan, nest.crew
+        self.paired = self.crew.persistent and self.rows_reversed
+        self.depth = 1 + self.crew.persistent + self.paired
         self.rows, self.columns = plan.rows.name, plan.columns.name
         self.layouts: dict[tuple[str, ...], None] = {}
         self.pieces: dict[str, None] = {}
+
+    @property
+    def rows_reversed(self) -> bool:
+        """Whether later tiles of rows walk further than earlier ones."""
+        return self.plan.rows.rank in self.nest.reverse
+
+    def header(self) -> None:
+        """Decode a tile's coordinates; a pair is the longest left and the shortest."""
+        super().header()
+        if not self.paired:
+            return
+        rank = self.plan.rows.rank
+        k = next(k for k, x in enumerate(self.lines) if x.strip().startswith(f"{rank}_tile = "))
+        line = self.lines.pop(k)
+        count, _, order = line.partition(" = ")[2].partition(" - 1 - ")
+        indent = "    " * self.depth
+        half = f"{rank}_order // 2"
+        self.lines.insert(k, f"{indent}{rank}_order = {order}")
+        last = f"{count} - 1 - {half}"
+        test = f"{rank}_order % 2 == 0"
+        self.lines.insert(k + 1, f"{indent}{rank}_tile = gl.where({test}, {last}, {half})")
 
     def add(self, line: str) -> None:
         """Append a line; Gluon has the same functions as Triton, in a module of its own."""

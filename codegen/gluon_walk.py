@@ -34,17 +34,25 @@ def nonempty(printer: GluonPrinter, loop: Loop) -> str:
 
 
 def stay(printer: GluonPrinter, body: list[str], before: list[str], after: list[str]) -> list[str]:
-    """Return a function's lines; in a program that stays, the body is repeated for its tiles."""
+    """Return a function's lines; in a program that stays, the body is repeated for its tiles.
+
+    Where some tiles of rows walk further than others, a program takes the longest with the
+    shortest, so that all pairs are alike.
+    """
     ahead, behind = (["    " + x for x in lines] for lines in (before, after))
     if not printer.crew.persistent:
-        # turns begin once everything is set up
         return [*ahead, *body, *behind]
     counts = []
     for g in printer.nest.grid:
         size = printer.sizes[g.rank]
         counts.append(f"gl.cdiv({size}, {g.tile})" if g.tile else size)
-    walk = f"for tile in range(gl.program_id(0), {' * '.join(counts)}, gl.num_programs(0)):"
-    inner = ["    " + x if x else x for x in body]
-    inner = [x.replace("pid = gl.program_id(0)", "pid = tile") for x in inner]
-    first = ["    step = 0", "    turn = 0", "    " + walk]
-    return [*ahead, *first, *inner, "        turn += 1", *behind]
+    body = [x.replace("pid = gl.program_id(0)", "pid = tile") for x in body]
+    start = ["    step = 0", "    turn = 0", f"    tiles = {' * '.join(counts)}"]
+    if printer.paired:
+        walk = [
+            "    for pair in range(gl.program_id(0), gl.cdiv(tiles, 2), gl.num_programs(0)):",
+            "        for tile in range(2 * pair, gl.minimum(2 * pair + 2, tiles)):",
+        ]
+    else:
+        walk = ["    for tile in range(gl.program_id(0), tiles, gl.num_programs(0)):"]
+    return [*ahead, *start, *walk, *body, "    " * (1 + len(walk)) + "turn += 1", *behind]

@@ -114,10 +114,14 @@ class Schedule:
         """The late products, as the first section has them; the others differ in names at most."""
         return self.sections[0].late
 
-    def fetched_late(self, load: Load) -> bool:
-        """Whether a tile is an operand of late products alone."""
-        return all(load.var.name not in value_vars(dot.right) | value_vars(dot.left)
-                   for dot in self.products)  # fmt: skip
+    def read_early(self, load: Load) -> bool:
+        """Whether a fetched tile is an operand of early products."""
+        sides = (side for dot in self.products for side in (dot.left, dot.right))
+        return any(load.var.name in value_vars(side) for side in sides)
+
+    def read_late(self, load: Load) -> bool:
+        """Whether a fetched tile is an operand of late products; it is kept until they are done."""
+        return any(load.var.name == x.right.name for x in self.late)
 
 
 def schedule(nest: Nest) -> Schedule | str:
@@ -175,7 +179,9 @@ class Splitting:
 
     def sides(self, loop: Loop) -> tuple[Axis, Axis]:
         """Return the axis of rows, which a program has a tile of, and the walked one."""
-        walked = next(a for a in self.nest.axes if a.first == loop.first)
+        walked = next((a for a in self.nest.axes if a.first == loop.first), None)
+        if walked is None:
+            raise ScheduleError(f"it walks a list of tiles of {loop.rank}")
         tiled = [g.rank for g in self.nest.grid if g.tile]
         if len(tiled) != 1:
             raise ScheduleError("a program has a tile of no rank, or of two")

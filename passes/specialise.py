@@ -20,9 +20,18 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from ..ir.cascade import Einsum
-from ..ir.expression import Reduce
+from ..ir.expression import Apply, Constant, Reduce, walk
 from ..ir.mapping import Crew, MappedKernel
-from .partition import SHARED, Configuration, all_ranks, cut_kernel, operands, resident_parts
+from ..ir.streaming import Field
+from .partition import (
+    RANK_IS_LONG,
+    SHARED,
+    Configuration,
+    cut_kernel,
+    narrow,
+    operands,
+    resident_parts,
+)
 
 ROWS = 64
 """Rows of a consumer."""
@@ -35,6 +44,18 @@ BESIDES = 20
 
 BARRIERS = 1024
 """Bytes of shared memory for barriers."""
+
+WIDEST = 256
+"""The most columns of one product."""
+
+REAL = ("exp", "exp2", "log", "log2", "sqrt", "rsqrt", "tanh", "sigmoid", "erf", "sin", "cos", "/")
+"""Operators that take several instructions a point."""
+
+LENGTHS = 1024
+"""The fewest rows, and coordinates walked, at which such kernels were measured."""
+
+PROCESSORS = 132
+"""Multiprocessors of an H100."""
 
 SHORTEST = 128
 """The fewest rows, and the fewest coordinates to walk, that are worth several groups of warps."""
@@ -50,10 +71,12 @@ def specialise(
     tiles: Mapping[str, int] | None = None,
     num_stages: int | None = None,
     choice: int = 0,
+    automatic: bool = False,
 ) -> MappedKernel | str:
     """Cut a kernel for consumers and a fetching warp; or say why it is not worth it or impossible.
 
-    ``described`` are the tensors of which descriptors may fetch boxes.
+    ``described`` are the tensors of which descriptors may fetch boxes. ``automatic``: only where
+    such kernels were measured to be faster.
     """
     if target != "sm_90":
         return f"{target} has no such kernels"
@@ -65,6 +88,8 @@ def specialise(
     for rank in (*tiled, *streamed):
         if sizes.get(rank, SHORTEST) < SHORTEST:
             return f"{rank} has fewer than {SHORTEST} coordinates"
+    if automatic and (doubt := unmeasured(kernel, sizes)):
+        return doubt
     moving = {
         t
         for t, ranks in operands(kernel)
@@ -74,16 +99,44 @@ def specialise(
         return f"{lost[0]} is not laid out for descriptors"
     rows, walked = tiled[0], streamed[0]
     fixed = dict(tiles or {})
+    if not 16 <= fixed.get(walked, 16) <= WIDEST:
+        return f"a product has 16 to {WIDEST} columns, and {walked} has tiles of {fixed[walked]}"
     found = []
-    for cut in cuts():
+    for cut in cuts(kernel, sizes.get(walked, RANK_IS_LONG)):
         tile = {rows: ROWS * cut.crew.consumers, walked: fixed.get(walked, cut.columns)}
         if fixed.get(rows, tile[rows]) == tile[rows] and fits(kernel, cut, tile, dtypes, target):
             found.append((cut, tile))
     if not found:
         return "its accumulators fill more registers than consumers have"
     cut, tile = found[min(choice, len(found) - 1)]
-    whole = Configuration(tuple(tile.items()), 4, num_stages or cut.stages)
+    # with one slot a tile could not be fetched while products still read the one before it
+    whole = Configuration(tuple(tile.items()), 4, max(2, num_stages or cut.stages))
     return replace(cut_kernel(kernel, target, whole), crew=cut.crew, described=described)
+
+
+def unmeasured(kernel: MappedKernel, sizes: Mapping[str, int]) -> str:
+    """Return why nobody knows whether several groups of warps are faster here, "" if they are."""
+    tiled, streamed = kernel.ranks("tiled"), kernel.ranks("streamed")
+    for rank in (*tiled, *streamed):
+        if sizes.get(rank, LENGTHS) < LENGTHS:
+            return f"{rank} has fewer than {LENGTHS} coordinates, where nothing was measured"
+    outer = [sizes[r] for r in kernel.ranks("grid") if r in sizes]
+    known = all(r in sizes for r in (*tiled, *kernel.ranks("grid")))
+    tiles = prod(outer) * (sizes.get(tiled[0], 0) // (2 * ROWS))
+    if known and tiles < PROCESSORS:
+        return f"{tiles} tiles of rows leave some of {PROCESSORS} multiprocessors idle"
+    resident = set(kernel.ranks("resident"))
+    if max((n for _, n in kernel.static), default=0) > 128:
+        return "more than 128 features were not measured"
+    ranges = kernel.traversals[0].domain.ranges
+    if len(ranges) != 1 or ranges[0].begin != Constant(0):
+        return "rows that skip a beginning, or a middle, were not measured"
+    if len(walked_products(kernel)) > 1:
+        return "several products before the work on a tile were not measured"
+    for tensor, ranks in operands(kernel):
+        if streamed[0] in ranks and not resident & set(ranks):
+            return f"its work loads {tensor} as it walks, which was not measured"
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,16 +148,19 @@ class Sizing:
     stages: int
 
 
-def cuts() -> Iterator[Sizing]:
-    """Yield ways to cut a kernel, the best guess first."""
-    for consumers, columns, stages in (
-        (2, 128, 2),
-        (3, 128, 2),
-        (2, 64, 3),
-        (2, 64, 2),
-        (2, 32, 2),
-    ):
-        for persistent in (False, True):
+def cuts(kernel: MappedKernel, length: int) -> Iterator[Sizing]:
+    """Yield ways to cut a kernel, the best guess first; ``length`` coordinates are walked.
+
+    Measured on an H100, TFLOP/s of two products in bfloat16 a tile: programs that stay win at every
+    length (128 features: 616 and 542 at 1024 coordinates, 660 and 604 at 4096, 651 and 641 at
+    16384); with 64 features three consumers win from 4096 on (481 and 445; at 1024 403 and 417).
+    Rows that walk ever further, in pairs, 128 features: 432, 644 and 710; without staying 390,
+    547 and 646.
+    """
+    two, three = ((2, 128, 2),), ((3, 128, 2),)
+    many = three + two if narrow(kernel) and length >= 4096 else two + three
+    for consumers, columns, stages in (*many, (2, 64, 3), (2, 64, 2), (2, 32, 2)):
+        for persistent in (True, False):
             yield Sizing(Crew(consumers, True, persistent), columns, stages)
 
 
@@ -118,6 +174,8 @@ def fits(
     """Whether accumulators fit a consumer's registers, and boxes the shared memory."""
     rows, walked = tile
     consumers = cut.crew.consumers
+    if consumers > 2 and not plain(kernel):
+        return False
     held = {r: sum(w for _, w, _ in resident_parts(kernel, r, n, target)) for r, n in kernel.static}
     width = {**tile, **held, rows: ROWS}
 
@@ -125,13 +183,8 @@ def fits(
         return prod(width[r] for r in ranks if r in width)
 
     kept = sum(elements(f.ranks) for t in kernel.traversals for f in t.streaming.fields)
-    products = {
-        elements(e.ranks)
-        for t in kernel.traversals
-        for e in t.streaming.body
-        if isinstance(e, Einsum) and isinstance(e.body, Reduce) and walked in all_ranks(e)
-    }
-    transient = 1.5 * max(products, default=0)
+    products = [elements(e.ranks) for e in walked_products(kernel)]
+    transient = sum(products) + max(products, default=0) // 2
     if (kept + transient) / 128 + BESIDES > BUDGET[consumers]:
         return False
     shared = BARRIERS
@@ -140,4 +193,35 @@ def fits(
         if len([r for r in ranks if r in width]) > 1:
             copies = cut.stages if walked in ranks else consumers
             shared += elements(ranks) * size * copies
+    if cut.crew.persistent:
+        # rows leave from memory of their own while the next ones come
+        writers = {x.tensor if isinstance(x, Field) else x.name: x for x in kernel.einsums()}
+        for tensor in kernel.writes:
+            size = {"float32": 4, "float64": 8}.get(dtypes.get(tensor, "float16"), 2)
+            ranks = writers[tensor].ranks
+            if len([r for r in ranks if r in width]) > 1:
+                shared += elements(ranks) * size * consumers
     return shared <= SHARED[target] * 1024
+
+
+def walked_products(kernel: MappedKernel) -> list[Einsum]:
+    """Return the reductions whose results have the walked rank: a tile's early products."""
+    (walked,) = kernel.ranks("streamed")
+    return [
+        e
+        for t in kernel.traversals
+        for e in t.streaming.body
+        if isinstance(e, Einsum) and isinstance(e.body, Reduce) and walked in e.ranks
+    ]
+
+
+def plain(kernel: MappedKernel) -> bool:
+    """Whether the work on a tile is little: no point is tested, at most one function is taken.
+
+    The registers of three consumers hold no more: with tests they spill, and 303 TFLOP/s fell to
+    133 (64 features, 1024 coordinates).
+    """
+    if any(t.domain.test is not None for t in kernel.traversals):
+        return False
+    bodies = [x.body for t in kernel.traversals for x in t.streaming.body if isinstance(x, Einsum)]
+    return sum(isinstance(x, Apply) and x.operator in REAL for b in bodies for x in walk(b)) <= 1

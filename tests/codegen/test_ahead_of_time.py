@@ -27,7 +27,7 @@ CASES = (
 @pytest.mark.parametrize(("name", "features", "target", "dtype"), CASES)
 def test_kernel_compiles_well(name: str, features: int, target: str, dtype: str) -> None:
     parameters: dict[str, Any] = {"G": 4} if name == "gqa" else {}
-    lowered = einfall.compile(getattr(examples, name)).lower(
+    lowered = einfall.compile(getattr(examples, name), emitter="tl").lower(
         sizes={"e": features, "f": features}, dtype=dtype, target=target, **parameters
     )
     for kernel in lowered.kernels:

@@ -32,7 +32,7 @@ SIZES = {"b": 1, "h": 2, "p": 200, "m": 333, "e": 64, "f": 64}
 
 NAMES = (
     "causal_lse", "sliding_window", "sink_window", "gqa", "alibi", "softcap", "entropy", "sigmoid",
-    "relative_bias", "differential", "document", "l2_normalised",
+    "relative_bias", "differential", "l2_normalised",
 )  # fmt: skip
 
 
@@ -115,14 +115,42 @@ def test_kernel_computes_what_the_cascade_means(name: str) -> None:
     assert_right(name)
 
 
-@pytest.mark.parametrize("choice", range(4))
-def test_every_crew_computes_the_same(choice: int) -> None:
-    crew = lowered("causal", choice=choice, rows=450).mapping.kernels[0].crew
-    assert crew is not None
-    assert (crew.consumers, crew.persistent) == ((2, False), (2, True), (3, False), (3, True))[
-        choice
-    ]
-    assert_right("causal", choice=choice, rows=450, seed=choice)
+def choice_of(consumers: int, persistent: bool, **sizes: int) -> int:
+    """Return the number of the first configuration with such a crew."""
+    for choice in range(10):
+        crew = lowered("attention", choice=choice, **sizes).mapping.kernels[0].crew
+        if crew is not None and (crew.consumers, crew.persistent) == (consumers, persistent):
+            return choice
+    raise AssertionError("no configuration has such a crew")
+
+
+@pytest.mark.parametrize("persistent", (False, True))
+@pytest.mark.parametrize("consumers", (2, 3))
+def test_every_crew_computes_the_same(consumers: int, persistent: bool) -> None:
+    choice = choice_of(consumers, persistent, rows=450)
+    assert_right("attention", choice=choice, rows=450, seed=choice)
+
+
+SHARED_OPERAND = """
+def keys_are_values(Q, K):
+    S[b, h, p, m] = Q[b, h, p, e] * K[b, h, m, e] / 8
+    A[b, h, p, m] = softmax[m](S[b, h, p, m])
+    O[b, h, p, e] = A[b, h, p, m] * K[b, h, m, e]
+    return O
+"""
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_tile_of_early_and_late_products_is_kept_for_both(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    shapes = ((1, 2, 130, 64), (1, 2, 600, 64))
+    tensors = [torch.randn(s, generator=generator).half() for s in shapes]
+    cascade = einfall.cascade(SHARED_OPERAND)
+    f = einfall.compile(cascade, emitter="gluon", target="sm_90", parts={"m": 1})
+    found = f.lower(*tensors)
+    assert found.source.count("_ring = ") == 1
+    (got,) = run(found, tensors, {}, seed=seed, programs=2)
+    assert relative(got, einfall.interpret(cascade, *tensors)) < 1e-3
 
 
 @pytest.mark.parametrize("width", (80, 128, 256))
@@ -133,41 +161,36 @@ def test_widths_of_one_part_and_of_two(width: int) -> None:
 @pytest.mark.parametrize("seed", range(2))
 def test_rings_go_round(seed: int) -> None:
     assert_right("attention", rows=128, columns=650, seed=seed)
-    assert_right("causal_lse", rows=400, columns=400, seed=seed, choice=1)
+    assert_right("causal_lse", rows=400, columns=400, seed=seed)
 
 
 BREAKS = {
     "early operands let go too soon": (
-        r"( +s_sum = warpgroup_mma_wait\(1, .*\n)( +release\(k_empty, step\)\n)", r"\2\1", 0,
-    ),
+        r"( +s_sum = warpgroup_mma_wait\(1, .*\n)( +release\(k_empty, step\)\n)", r"\2\1"),
     "late operands let go too soon": (
-        r"( +o_sum = warpgroup_mma_wait\(0, .*\n)( +release\(v_empty, step - 1\)\n)", r"\2\1", 0,
-    ),
-    "a full slot taken for empty": (r"\(step // STAGES & 1\) \^ 1", "step // STAGES & 1", 0),
+        r"( +o_sum = warpgroup_mma_wait\(0, .*\n)( +release\(v_empty, step - 1\)\n)", r"\2\1"),
+    "a full slot taken for empty": (r"\(step // STAGES & 1\) \^ 1", "step // STAGES & 1"),
     "an empty slot taken for full": (
-        r"full\.index\(slot\), step // STAGES & 1", "full.index(slot), step // STAGES & 1 ^ 1", 0,
-    ),
-    "too many products under way": (r"warpgroup_mma_wait\(1,", "warpgroup_mma_wait(2,", 0),
+        r"full\.index\(slot\), step // STAGES & 1", "full.index(slot), step // STAGES & 1 ^ 1"),
+    "too many products under way": (r"warpgroup_mma_wait\(1,", "warpgroup_mma_wait(2,"),
     "the late products of this tile": (
-        r"m_first_before, 0\), v_ring, v_full", "m_first, 0), v_ring, v_full", 0,
-    ),
-    "rows that never leave": (r" +tma\.store_wait\(0\)\n", "", 0),
-    "a turn not passed on": (r"        pass_turn\(CONSUMER\)\n        s_sum", "        s_sum", 0),
-    "one consumer answers for both": (r"barriers\(STAGES, CONSUMERS\)", "barriers(STAGES, 1)", 0),
+        r"m_first_before, 0\), v_ring, v_full", "m_first, 0), v_ring, v_full"),
+    "rows that never leave": (r" +tma\.store_wait\(0\)\n", ""),
+    "a turn not passed on": (r"( +)pass_turn\(CONSUMER\)\n +s_sum", r"\1s_sum"),
+    "one consumer answers for both": (r"barriers\(STAGES, CONSUMERS\)", "barriers(STAGES, 1)"),
     "rows fetched over rows in use": (
         r"( +for m_first in range\((?:.|\n)*)( +mbarrier\.arrive\(q_empty\.index\(CONSUMER\)\)\n)",
-        r"        mbarrier.arrive(q_empty.index(CONSUMER))\n\1", 1,
-    ),
+        r"        mbarrier.arrive(q_empty.index(CONSUMER))\n\1"),
 }  # fmt: skip
-"""Ways to break the protocol: a pattern, what stands for it, the crew (choice)."""
+"""Ways to break the protocol: a pattern, and what stands for it."""
 
 
 @pytest.mark.parametrize("how", BREAKS)
 def test_machine_catches_a_broken_protocol(how: str) -> None:
-    pattern, other, choice = BREAKS[how]
+    pattern, other = BREAKS[how]
     sizes = {"rows": 200, "columns": 600}
     tensors, parameters, truth = case("attention", **sizes)
-    found = lowered("attention", choice=choice, **sizes)
+    found = lowered("attention", **sizes)
     begin = found.source.index("def attention_rows") if "q_empty" in pattern else 0
     text = found.source[:begin] + re.sub(pattern, other, found.source[begin:])
     assert text != found.source
@@ -182,6 +205,7 @@ def test_machine_catches_a_broken_protocol(how: str) -> None:
 
 
 REFUSED = {
+    "document": "walks a list of tiles",
     "rope_in_kernel": "right side was not fetched",
     "padding": "right side was not fetched",
     "cosine": "no operand alone",
@@ -206,6 +230,58 @@ def test_other_targets_and_short_ranks_are_refused() -> None:
         f.lower(sizes={"e": 63, "f": 64}, target="sm_90")
     with pytest.raises(BackendError, match="emitter is one of auto, tl, gluon"):
         einfall.compile(examples.attention, emitter="cuda")
+
+
+LARGE = {"b": 4, "h": 16, "p": 4096, "m": 4096, "e": 128, "f": 128}
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "reason"),
+    [
+        ("causal", LARGE, ""),
+        ("softcap", LARGE, ""),
+        ("attention", {"e": 64, "f": 64}, ""),
+        ("causal", LARGE | {"m": 512}, "m has fewer than 1024 coordinates"),
+        ("causal", LARGE | {"b": 1, "h": 1}, "32 tiles of rows leave some of 132"),
+        ("attention", LARGE | {"e": 256}, "more than 128 features"),
+        ("sliding_window", LARGE, "rows that skip a beginning"),
+        ("differential", LARGE, "several products"),
+    ],
+)
+def test_automatic_choice_and_its_reason(
+    name: str, sizes: dict[str, int], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("einfall.backends.compile.gluon_missing", str)  # there is a GPU
+    f = einfall.compile(getattr(examples, name), target="sm_90", parts={"m": 1})
+    found = f.lower(sizes=sizes, dtype="bfloat16")
+    emitter = found.mapping.kernels[0].emitter
+    assert found.kernels[0].language == ("triton" if reason else "gluon")
+    assert emitter.startswith(f"tl, because {reason}" if reason else "gluon")
+    shown = str(found.explain())
+    assert ("written in Triton, not in Gluon: " + reason if reason else "one warp fetches") in shown
+
+
+def test_what_is_saved_is_in_triton(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("einfall.backends.compile.gluon_missing", str)  # there is a GPU
+    f = einfall.compile(examples.causal, target="sm_90")
+    found = f.lower(sizes=LARGE, dtype="bfloat16")
+    assert found.kernels[0].language == "gluon"
+    text = found.save(tmp_path / "causal.py").read_text()
+    assert "tl.dot(" in text and "gluon" not in text
+    forced = einfall.compile(examples.causal, target="sm_90", emitter="gluon")
+    with pytest.raises(BackendError, match="cannot be saved alone"):
+        forced.lower(sizes=LARGE).save(tmp_path / "forced.py")
+
+
+def test_crew_of_three_only_where_the_work_is_little() -> None:
+    sizes = LARGE | {"e": 64, "f": 64}
+    crews = {}
+    for name in ("attention", "causal", "softcap"):
+        f = einfall.compile(getattr(examples, name), emitter="gluon", target="sm_90")
+        crew = f.lower(sizes=sizes, dtype="bfloat16").mapping.kernels[0].crew
+        assert crew is not None
+        crews[name] = crew.consumers
+    assert crews == {"attention": 3, "causal": 2, "softcap": 2}
 
 
 @pytest.mark.parametrize("name", ("causal_lse", "sink_window", "entropy"))

@@ -25,7 +25,7 @@ kernels.
 def test_kernels_are_as_kept(
     name: str, features: int, target: str, golden: Callable[[str, str], None]
 ) -> None:
-    lowered = einfall.compile(getattr(examples, name)).lower(
+    lowered = einfall.compile(getattr(examples, name), emitter="tl").lower(
         sizes={"e": features, "f": features}, dtype="float16", target=target
     )
     for kernel in lowered.kernels:
