@@ -45,6 +45,8 @@ class Contractions(Tiles):
 
         ``start`` is what the result is added to.
         """
+        if REDUCERS[reducer].extremum:
+            return self.locate(name, reducer, ranks, lift, parts, test)
         if reducer not in FOLDABLE:
             raise BackendError(
                 f'{name} reduces by {reducer}, which has no tile form; use backend="interpreter"'
@@ -70,6 +72,28 @@ class Contractions(Tiles):
             start = Ref(var)
         assert var is not None, "every resident rank has a part"
         return var
+
+    def locate(
+        self,
+        name: str,
+        reducer: str,
+        ranks: tuple[str, ...],
+        lift: Expression,
+        parts: Parts,
+        test: Callable[[Parts], Value] | None,
+    ) -> Var:
+        """Find the lowest coordinate at which a value is extreme, -1 where there is none."""
+        extremum = REDUCERS[reducer].extremum
+        best = self.reduce(
+            self.names.take(f"{name}_{extremum}"), extremum, ranks, lift, parts, test=test
+        )
+        there = Access(f"{best.name} best", tuple(RankVariable(r) for r in parts))
+        self.made[(there.tensor, self.key(tuple(parts), parts))] = best
+        nowhere = Constant(REDUCERS["min"].identity)
+        at = Apply("where", (Apply("==", (lift, there)), RankVariable(ranks[0]), nowhere))
+        first = self.reduce(self.names.take(f"{name}_at"), "min", ranks, at, parts, test=test)
+        found = Op("==", (Ref(first), identity_value("min")))
+        return self.let(name, Op("where", (found, Number(-1), Ref(first))))
 
     def fold(self, name: str, value: Value, axis: str, reducer: str, *, named: bool) -> Value:
         """Reduce a value over one axis."""

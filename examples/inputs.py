@@ -41,7 +41,8 @@ class Recipe:
     tensors : ``"K: b kv m e"`` each, in the order of the ``def``; an integer is an extent too.
     parameters : the name of a size, or a number, for each parameter.
     lengths : ``cross`` (p < m), ``self`` (p is m), ``short`` (m < p: the first queries of a causal
-        variant see no key) or ``few`` (keys for two blocks: rows that are put in order).
+        variant see no key), ``few`` (keys for two blocks: rows that are put in order) or
+        ``question`` (p is a third of m).
     made : makes all of it instead, where index tensors depend on one another.
     """
 
@@ -59,8 +60,10 @@ PAIR = ("A: m", "B: m")
 
 RECIPES: Mapping[str, Recipe] = {
     "absmax_scaled": Recipe(lengths="short"),
+    "ada_spa": Recipe((*QKV[:2], "L: b h p"), {"B": "block"}),
     "alibi": Recipe((*QKV, "slope: h")),
     "attention": Recipe(),
+    "attention_calibration": Recipe(parameters={"beta": 0.4, "theta": 0.15}, lengths="self"),
     "attention_naive": Recipe(),
     "attention_softmax": Recipe(),
     "block_lists": Recipe(
@@ -79,6 +82,7 @@ RECIPES: Mapping[str, Recipe] = {
     "document": Recipe((*QKV, "doc: b m"), lengths="self"),
     "dropout": Recipe(parameters={"seed": 3, "rate": 0.25}, lengths="short"),
     "entropy": Recipe(lengths="short"),
+    "flex_prefill": Recipe(QKV[:2]),
     "fusemax_1pass": Recipe(PAPER, {"M0": "block"}),
     "fusemax_2pass": Recipe(PAPER, {"M0": "block"}),
     "fusemax_3pass": Recipe(PAPER),
@@ -87,6 +91,11 @@ RECIPES: Mapping[str, Recipe] = {
     "fusemax_cascade2": Recipe(PAIR),
     "fusemax_cascade3": Recipe(PAIR),
     "gqa": Recipe(("Q: b h p e", "K: b kv m e", "V: b kv m f"), {"G": "group"}),
+    "gradient_row": Recipe(("Q: b h e", "K: b h m e", "V: b h m f", "dO: b h f")),
+    "heavy_hitters": Recipe(
+        ("Q: b h p e", "K: b kv m e", "V: b kv m f"), {"G": "group"}, lengths="short"
+    ),
+    "infini_retri": Recipe(QKV[:2], {"start": 1, "width": 4}, lengths="question"),
     "l2_normalised": Recipe(lengths="short"),
     "landmark": Recipe(parameters={"B": "block"}, lengths="self"),
     "linear": Recipe(),
@@ -101,6 +110,9 @@ RECIPES: Mapping[str, Recipe] = {
     "quest": Recipe(GROUPED, {"G": "group", "B": "block", "k": 2}),
     "relative_bias": Recipe((*QKV, "R: h distances")),
     "relu_squared": Recipe(lengths="short"),
+    "retrieval_head": Recipe(
+        ("Q: b h e", "K: b kv m e", "V: b kv m f", "length: b"), {"G": "group"}
+    ),
     "rope_in_kernel": Recipe((*QKV, "freq: e")),
     "score_statistics": Recipe(QKV[:2]),
     "seer_attention": Recipe(
@@ -113,11 +125,13 @@ RECIPES: Mapping[str, Recipe] = {
         {"G": "group", "R": 2, "near": 2, "sinks": 1, "k": 5},
         "few",
     ),
+    "seer_target": Recipe(parameters={"B": "block"}, lengths="short"),
     "sigmoid": Recipe(),
     "sigmoid_of_max": Recipe(),
     "sink": Recipe((*QKV, "logit: h"), lengths="short"),
     "sink_window": Recipe(parameters={"W": "block", "sinks": 2}, lengths="short"),
     "sliding_window": Recipe(parameters={"W": "block"}, lengths="short"),
+    "snapkv_scores": Recipe(("Q: b h p e", "K: b kv m e"), {"G": "group", "width": 5}),
     "softcap": Recipe(parameters={"cap": 1.5}, lengths="short"),
     "sparsemax": Recipe(),
     "tidal_decode": Recipe(
@@ -127,6 +141,10 @@ RECIPES: Mapping[str, Recipe] = {
     "varlen_decode": Recipe(
         ("Q: b h e", "K: b m kv e", "V: b m kv f", "length: b"), {"G": "group"}
     ),
+    "visual_redistribution": Recipe(
+        (*QKV, "label: b m"), {"end": 3, "rho": 0.5, "mass": 0.2, "keep": 0.6}
+    ),
+    "zero_tuning": Recipe((*QKV, "gamma: h"), lengths="short"),
     **{name: Recipe(made=maker) for name, maker in LAYOUTS.items()},
 }
 
@@ -179,6 +197,8 @@ def _derived(sizes: Sizes, lengths: str) -> Sizes:
         p, m = min(p, 5), 2 * sizes["block"]
     elif lengths == "short":
         p, m = max(p, m), min(p, m)
+    elif lengths == "question":
+        p = max(m // 3, 1)
     sizes = sizes | {
         "wide": 2 * sizes["block"],
         "rows": -(-p // (2 * sizes["block"])),
@@ -234,6 +254,9 @@ SPECIAL: Mapping[str, Maker] = {
     "prefix": lambda draw, shape, sizes: draw.integers(0, sizes["m"] + 1, shape),
     "doc": _documents,
     "freq": _frequencies,
+    "gamma": lambda draw, shape, sizes: draw.uniform(0.3, 3.0, shape),
+    "label": lambda draw, shape, sizes: draw.integers(0, 4, shape),
+    "L": lambda draw, shape, sizes: 2 + draw.standard_normal(shape),
     "slope": lambda draw, shape, sizes: 2.0 ** (-8.0 * numpy.arange(1, shape[0] + 1) / shape[0]),
     # Positive: the third cascade divides by partial sums of their products.
     "A": lambda draw, shape, sizes: draw.uniform(0.5, 1.5, shape),

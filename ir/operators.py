@@ -85,7 +85,8 @@ class Reducer:
 
     ``identity`` is what it gives over nothing. ``operator`` is the pointwise operator that merges
     two partial results, or "" where the merge needs the coordinate too (argmax, argmin).
-    ``idempotent`` reducers may see an element twice.
+    ``idempotent`` reducers may see an element twice. ``extremum`` is the reducer whose result
+    stands at the coordinate that this one gives.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Reducer:
     operator: str
     commutative: bool = True
     idempotent: bool = False
+    extremum: str = ""
 
 
 REDUCERS: dict[str, Reducer] = {
@@ -104,8 +106,8 @@ REDUCERS: dict[str, Reducer] = {
         Reducer("min", inf, "min", idempotent=True),
         Reducer("any", False, "or", idempotent=True),
         Reducer("all", True, "and", idempotent=True),
-        Reducer("argmax", -1, ""),
-        Reducer("argmin", -1, ""),
+        Reducer("argmax", -1, "", extremum="max"),
+        Reducer("argmin", -1, "", extremum="min"),
     )
 }
 

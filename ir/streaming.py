@@ -37,7 +37,7 @@ class Field:
     transport : this accumulator after the frame moved, over ``Access(field, ranks)`` (old values of
         this and sibling fields), ``Access(frame, ...)`` and ``Access(frame + NEXT, ...)``; None
         where there is no frame.
-    family : F0, F1, F1', F2, F3, F4, F7 (theory 3.3).
+    family : F0, F1, F1', F2, F3, F4, F6, F7 (theory 3.3).
     proof : how T1 and T2 were shown, in one sentence.
     """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from math import prod
 from types import MappingProxyType
 from typing import Any
 
@@ -34,6 +35,7 @@ def align(
     *,
     sizes: Mapping[str, int] = NOTHING,
     parameters: Mapping[str, Scalar] = NOTHING,
+    short: frozenset[str] | None = None,
 ) -> Cascade:
     """Give a reading at other coordinates a twin einsum at those coordinates.
 
@@ -52,6 +54,10 @@ def align(
 
     A condition that ``sizes`` and ``parameters`` prove is left out.
 
+    With ``short``, the ranks that a program holds whole, the result of a reduction over a long rank
+    is left to memory where a twin would walk that rank once more: if the result is needed where it
+    was written too, or if the twin would have as many points.
+
     Requires: a flat cascade. Keeps: every output's value. A reading that would capture a rank that
     the tensor reduces, an iterative tensor and a list-valued one are left as they are: they have to
     cross memory. So does the result of reductions on top of reductions that is read at computed
@@ -64,6 +70,7 @@ def align(
     twins: dict[tuple[str, tuple[Expression, ...]], str] = {}
     taken = {*cascade.inputs, *cascade.ranks, *(n for n, _ in cascade.parameters)}
     taken |= {e.name for e in cascade.einsums}
+    made = made_in_place(cascade)
 
     def twin(access: Access) -> Expression | None:
         writer = writers.get(access.tensor)
@@ -71,7 +78,11 @@ def align(
             return None
         if len(access.coordinates) != len(writer.ranks):
             return None
-        if isinstance(writer.body, Populate | Concatenate) or costly(access, writers):
+        if isinstance(writer.body, Populate | Concatenate):
+            return None
+        if isinstance(writer.body, Reduce) and costly(access, writers):
+            return None
+        if short is not None and walks_again(access, writer, short, sizes, made):
             return None
         key = (access.tensor, access.coordinates)
         ranks = tuple(dict.fromkeys(r for c in access.coordinates for r in free_ranks(c)))
@@ -99,6 +110,43 @@ def align(
     if not twins:
         return cascade
     return replace(cascade, einsums=tuple(einsums))
+
+
+def made_in_place(cascade: Cascade) -> frozenset[str]:
+    """Return the tensors that the outputs need at the ranks at which they are written."""
+    writers = {e.name: e for e in cascade.einsums}
+    found: set[str] = set()
+    front = [name for name in cascade.outputs if name in writers]
+    while front:
+        name = front.pop()
+        if name not in found:
+            found.add(name)
+            front += [
+                x.tensor
+                for x in writers[name].expressions()
+                if isinstance(x, Access)
+                and x.tensor in writers
+                and x.coordinates == writers[x.tensor].output.coordinates
+            ]
+    return frozenset(found)
+
+
+def walks_again(
+    access: Access,
+    writer: Einsum,
+    short: frozenset[str],
+    sizes: Mapping[str, int],
+    made: frozenset[str],
+) -> bool:
+    """Whether a twin would walk a long rank that is walked for its original anyway."""
+    if not isinstance(writer.body, Reduce) or set(writer.body.ranks) <= short:
+        return False
+    if writer.name in made:
+        return True
+    ranks = {r for c in access.coordinates for r in free_ranks(c)}
+    if not {*ranks, *writer.ranks} <= set(sizes):
+        return False
+    return prod(sizes[r] for r in ranks) >= prod(sizes[r] for r in writer.ranks)
 
 
 def outside(condition: Expression, rule: Callable[[Expression], Expression | None]) -> Expression:

@@ -10,7 +10,13 @@ exponentials ``exp(v(x) + z(r))``, where r is the frame. When the frame moves fr
 
 so the lifts with lower powers close the family: their accumulators are siblings, and the transport
 is linear in them. It is what differentiating by the frame would find (theory 3.4, test 3), in
-closed form and for any w and z.
+closed form and for any w and z. What stands at an extremum g counts while g stands:
+
+::
+
+    where(x == g', y, identity)  =  where(g == g', where(x == g, y, identity), identity)         F6
+
+for no x is beyond g, so that an x equal to g' was equal to g.
 """
 
 from __future__ import annotations
@@ -20,7 +26,8 @@ from dataclasses import dataclass, replace
 from itertools import product
 from math import comb
 
-from ..ir.expression import Access, Apply, Expression, rewrite
+from ..ir.expression import Access, Apply, Constant, Expression, rewrite
+from ..ir.operators import REDUCERS
 from ..ir.streaming import NEXT
 from .monomial import Exponential, Shift, join_powers, powers_key, terms_key
 from .separate import late_tensors
@@ -32,6 +39,7 @@ class Accumulator:
     """A reduction of one monomial: ``reducer`` over ``reduced`` (the streamed rank first).
 
     ranks : the ranks kept. presence : conditions under which a point takes part.
+    located : a value and its extremum; only points where the two are equal count.
     """
 
     reducer: str
@@ -41,6 +49,7 @@ class Accumulator:
     shifts: tuple[Shift, ...] = ()
     exponentials: tuple[Exponential, ...] = ()
     presence: tuple[Expression, ...] = ()
+    located: tuple[Expression, Access] | None = None
 
     @property
     def key(self) -> object:
@@ -55,12 +64,14 @@ class Accumulator:
                 (e.operator, terms_key(e.early), terms_key(e.late)) for e in self.exponentials
             ),
             frozenset(canonical(x) for x in self.presence),
+            self.located,
         )
 
     def late_expressions(self) -> tuple[Expression, ...]:
         """Return the late terms inside, by which the frame is read."""
         inside = [t.expression for e in self.exponentials for t in e.late]
-        return (*inside, *(t.expression for s in self.shifts for t in s.late))
+        extremum = () if self.located is None else (self.located[1],)
+        return (*inside, *(t.expression for s in self.shifts for t in s.late), *extremum)
 
     def frame(self, late: frozenset[str]) -> tuple[str, ...]:
         """Return the late tensors that the lift reads."""
@@ -96,6 +107,10 @@ def transport(
 
     ``name`` gives the reading of an accumulator; ``frame`` the tensors of the frame.
     """
+    if one.located is not None:
+        extremum = one.located[1]
+        stands = Apply("==", (extremum, replace(extremum, tensor=extremum.tensor + NEXT)))
+        return Apply("where", (stands, name(one), Constant(REDUCERS[one.reducer].identity)))
     ratio: list[Power] = []
     for e in one.exponentials:
         moved = write_terms(difference(e.late, frame))
@@ -174,7 +189,11 @@ def lift(one: Accumulator, named: tuple[tuple[Access, Accumulator], ...]) -> Exp
         exponentials=tuple(exponentials),
     )
     powers = (*found, *rest.powers())
-    return write_powers(powers) if powers else ONE
+    value = write_powers(powers) if powers else ONE
+    if one.located is None:
+        return value
+    identity = Constant(REDUCERS[one.reducer].identity)
+    return Apply("where", (Apply("==", one.located), value, identity))
 
 
 def _key(e: Exponential) -> object:

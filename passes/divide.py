@@ -128,13 +128,15 @@ def short_ranks(
 ) -> frozenset[str]:
     """Return the ranks that a program may hold whole: of a known size up to ``limit``.
 
-    With ``places``, only those that no input has at another place than its last, where features
-    stand, other than as the lowest digit of a mixed radix ``j * B + r``, and by which nothing is
-    looked up there, as by t in ``X[order[t], f]``. A concatenated rank and
+    With ``places``, only those that no input, and no tensor that is read elsewhere than it was
+    written, has at another place than its last, where features stand, other than as the lowest
+    digit of a mixed radix ``j * B + r``, and by which nothing is looked up there, as by t in
+    ``X[order[t], f]``. A concatenated rank and
     those of its parts are walked, however short.
     """
     joined = part_ranks(cascade.einsums)
     long = {*joined, *(r for parts in joined.values() for r in parts)}
+    writers = {e.name: e for e in cascade.einsums}
     for einsum in cascade.einsums:
         if isinstance(einsum.body, Populate):
             # lists are one a program, and what they are chosen from is tiles elsewhere
@@ -145,8 +147,9 @@ def short_ranks(
                 if is_member(x) or (isinstance(x, Apply) and x.operator == "in"):
                     long |= set(free_ranks(x))
         for access in (*accesses(einsum.body), *accesses_of(einsum.filter)):
-            for c in access.coordinates[:-1] if places else ():
-                if access.tensor in cascade.inputs or accesses(c):
+            writer = writers.get(access.tensor)
+            if places and (writer is None or not aligned(access, writer)):
+                for c in access.coordinates[:-1]:
                     whole = isinstance(c, RankVariable)
                     low = set() if whole else lowest_digits(c)
                     long |= set(free_ranks(c)) - low
@@ -191,10 +194,13 @@ def plan_target(
 ) -> Group:
     """Find the slice of one target and the roles of its ranks."""
     parallel = tuple(r for r in writers[target].ranks if r not in short)
-    apart = (*captured(cascade.einsums), *(e.name for e in selections(cascade.einsums)))
-    cut: set[str] = {t for t in apart if t != target}
+    cut = {e.name for e in selections(cascade.einsums)} - {target}
     while True:
         slice = closure(target, writers, order, cut)
+        elsewhere = {t for t in captured(slice) if t != target} - cut
+        if elsewhere:
+            cut |= elsewhere
+            continue
         reductions = [(e, long_reduced(e, short)) for e in slice if long_reduced(e, short)]
         repeated = {
             e.name for e, _ in reductions if e.name != target and set(parallel) - set(e.ranks)

@@ -72,8 +72,9 @@ def map_kernel(
     loops = tuple(x for s in streamings for x in (*s.body, *s.finalise))
     steps = row_steps([e.filter for e in slice.einsums], group.parallel, parameters)
     narrow = {r for r, step in steps.items() if step < NARROWEST}
+    wide = {r for r in group.resident if sizes[r] >= NARROWEST}
     pool = tuple(r for r in group.parallel if r not in apart)
-    tiled = choose_tiled((*before, *loops), replace(group, parallel=pool), narrow)
+    tiled = choose_tiled((*before, *loops), replace(group, parallel=pool), narrow, wide)
     found = {n: (stored or {}).get(n) for n in inputs}
     memory = {*cascade.inputs, *(stored or {})}
     for tensor, condition in found.items():
@@ -270,32 +271,43 @@ def loops(
 
 
 def choose_tiled(
-    work: tuple[Einsum | Field, ...], group: Group, narrow: set[str] | frozenset[str] = frozenset()
+    work: tuple[Einsum | Field, ...],
+    group: Group,
+    narrow: set[str] | frozenset[str] = frozenset(),
+    wide: set[str] | frozenset[str] = frozenset(),
 ) -> tuple[str, ...]:
     """Choose the parallel ranks worth a tile: those that one operand of a contraction lacks.
 
-    Ranks in ``narrow`` are none.
-
-    Such an operand is loaded once for the whole tile. Of several ranks that stand on the same side
+    Ranks in ``narrow`` are none. Such an operand is loaded once for the whole tile. Where the other
+    operands have one of the ``wide`` ranks, held whole, that it lacks too, that is tile enough. Of
+    several ranks that stand on the same side
     the last one is taken. Where nothing is contracted the last parallel rank is tiled, so that
     programs are not one coordinate wide.
     """
     sides: dict[frozenset[str], str] = {}
+    weak: dict[frozenset[str], str] = {}
     pool = set(group.parallel)
-    contracting = False
+    contracting = served = False
     for body in (x for x in map(lifted, work) if x is not None):
         operands = [frozenset(free_ranks(x)) for x in factors(body)]
         contracting |= len(operands) > 1
         for rank in (r for r in group.parallel if r not in narrow):
             without = [o for o in operands if rank not in o]
+            having = frozenset(r for o in operands if rank in o for r in o)
+            if without and (having & wide).difference(*without):
+                served = True
+                continue
             if len(without) < len(operands) and any(without):
+                # a factor that has nothing of its own is no side of a product
+                chosen = sides if any(o - having for o in without) else weak
                 # ranks that share a side share its key, and the last one stays
-                sides[frozenset(r for o in without for r in o if r in pool)] = rank
-    chosen = [r for r in group.parallel if r in sides.values()]
-    if not chosen and (not contracting or group.streamed is None):
-        chosen = [r for r in group.parallel if r not in narrow]
-        return tuple(chosen[-1:])
-    return tuple(chosen[-1:] if group.streamed is not None else chosen[-2:])
+                chosen[frozenset(r for o in without for r in o if r in pool)] = rank
+    sides = sides or weak
+    tiled = [r for r in group.parallel if r in sides.values()]
+    if not tiled and not served and (not contracting or group.streamed is None):
+        tiled = [r for r in group.parallel if r not in narrow]
+        return tuple(tiled[-1:])
+    return tuple(tiled[-1:] if group.streamed is not None else tiled[-2:])
 
 
 def lifted(item: Einsum | Field) -> Expression | None:
@@ -329,6 +341,7 @@ def collect_presence(work: tuple[Einsum | Field, ...], facts: Facts) -> None:
                 outer = declared.filter if declared is not None else None
                 facts.found[tensor] = facts.settle(facts.of_filter(outer))
             case Einsum(body=body, filter=filter):
+                declared = facts.writers.get(item.name, item)
                 facts.writers[item.name] = item
                 conditions = facts.of_filter(filter)
                 if isinstance(body, Populate):
@@ -338,7 +351,8 @@ def collect_presence(work: tuple[Einsum | Field, ...], facts: Facts) -> None:
                     inside = facts.of_filter(body.filter)
                     taking = facts.settle(inside + facts.conditions(body.body))
                     facts.taking[item.name] = taking
-                else:
+                elif not isinstance(declared.body, Reduce):
+                    # what finishes a reduction exists wherever that does
                     conditions += facts.conditions(body)
                 facts.found[item.name] = facts.settle(conditions)
 

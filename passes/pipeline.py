@@ -30,8 +30,11 @@ from .map_kernels import map_kernel
 from .membership import expand_membership
 from .pack_rows import Packed, pack_rows
 from .partition import partition, worth_describing
+from .reasons import reasons
 from .reassociate import reassociate
 from .simplify import simplify
+from .solve_equalities import solve_equalities
+from .split_blocks import block_sizes, split_blocks
 from .split_rank import split_groups
 from .split_sums import split_sums
 from .stabilise import stabilise
@@ -97,8 +100,13 @@ CASCADE_PASSES: tuple[tuple[str, Callable[[Cascade, Known], Cascade]], ...] = (
         "membership",
         lambda c, k: expand_membership(c, sizes=k.sizes, shapes=k.shapes, parameters=k.parameters),
     ),
-    ("split_sums", lambda c, k: split_sums(c, sizes=k.sizes)),
-    ("align", lambda c, k: align(c, sizes=k.sizes, parameters=k.parameters)),
+    ("split_blocks", lambda c, k: split_blocks(c, parameters=k.parameters)),
+    ("solve_equalities", lambda c, k: solve_equalities(c, short=short(c, k))),
+    ("split_sums", lambda c, k: split_sums(c, sizes=every_size(c, k))),
+    (
+        "align",
+        lambda c, k: align(c, sizes=every_size(c, k), parameters=k.parameters, short=short(c, k)),
+    ),
     ("remove_dead", lambda c, k: remove_dead(c)),
     ("count_lists", lambda c, k: count_lists(c)),
 )
@@ -110,6 +118,18 @@ def short_sizes(cascade: Cascade, known: Known) -> dict[str, int]:
     from .divide import short_ranks
 
     return {r: known.sizes[r] for r in sorted(short_ranks(cascade, known.sizes))}
+
+
+def every_size(cascade: Cascade, known: Known) -> dict[str, int]:
+    """Return the known sizes, those of ranks that passes made included."""
+    return {**block_sizes(cascade), **known.sizes}
+
+
+def short(cascade: Cascade, known: Known) -> frozenset[str]:
+    """Return the ranks that a program may hold whole."""
+    from .divide import short_ranks
+
+    return short_ranks(cascade, every_size(cascade, known))
 
 
 def run(cascade: Cascade, known: Known) -> Iterator[Step]:
@@ -132,6 +152,7 @@ def map_cascade(cascade: Cascade, known: Known) -> tuple[Mapped, tuple[Step, ...
     """
     steps = tuple(run(cascade, known))
     final = steps[-1].after if steps else cascade
+    known = replace(known, sizes=every_size(final, known))
     dtypes = tensor_dtypes(final, known.dtypes)
     shapes = dict(known.shapes)
     for einsum in final.einsums:
@@ -143,7 +164,7 @@ def map_cascade(cascade: Cascade, known: Known) -> tuple[Mapped, tuple[Step, ...
     kept = tuple((t, d) for t, d in dtypes.items() if t in crossing)
     values = {**known.parameters, **{c.step: 1 for c in cuts}}
     scalars = tuple((p, scalar_dtype(values.get(p, v))) for p, v in final.parameters)
-    notes = tuple(n for k in kernels for n in k.notes)
+    notes = (*(n for k in kernels for n in k.notes), *reasons(groups, known.sizes))
     made = tuple(dict(x for p in packed for x in p.made).items())
     requires = tuple(dict.fromkeys(x for p in packed for x in p.requires))
     return Mapped(final, tuple(kernels), (*kept, *scalars), notes, cuts, made, requires), steps

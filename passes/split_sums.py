@@ -8,21 +8,28 @@ from dataclasses import replace
 from ..ir.cascade import Cascade, Einsum
 from ..ir.expression import (
     Access,
+    Apply,
+    Constant,
     Expression,
     RankVariable,
     Reduce,
     accesses,
     free_ranks,
+    tensors,
 )
 from .align import fresh
 from .divide import lowest_digits, short_ranks
 from .facts import NO_SIZES, is_plain
+from .stream_presence import conjuncts
+
+LONG = 1024
+"""The size that a rank of open size is taken for."""
 
 ASSOCIATIVE = ("sum", "prod", "max", "min", "any", "all")
 
 
 def split_sums(cascade: Cascade, *, sizes: Mapping[str, int] = NO_SIZES) -> Cascade:
-    """Reduce over one long rank at a time, the last one first.
+    """Reduce over one long rank at a time.
 
     ::
 
@@ -39,21 +46,29 @@ def split_sums(cascade: Cascade, *, sizes: Mapping[str, int] = NO_SIZES) -> Casc
     the cascade, and the sums that are left are small. The low digit of a coordinate, ``g`` in
     ``Q[k * G + g]``, is left for later too where the high one is kept: it is a rank of programs.
 
-    ``sizes`` say which ranks a program may hold whole; those are summed at once.
+    ``sizes`` say which ranks a program may hold whole; those are summed at once. The rank that goes
+    first is no shorter than a quarter of the longest, so that little is kept in between. Of such
+    ranks it is one that something behind the body is reduced over already, so that the new
+    reduction joins that walk; else the last one written.
 
     Requires: a flat cascade. Keeps: every output's value up to rounding; where points exist.
     """
     taken = {*cascade.inputs, *cascade.ranks, *(n for n, _ in cascade.parameters)}
     taken |= {e.name for e in cascade.einsums}
     short = short_ranks(cascade, sizes)
-    einsums = tuple(x for e in cascade.einsums for x in _split(e, cascade, short, taken))
+    writers = {e.name: e for e in cascade.einsums}
+    einsums = tuple(x for e in cascade.einsums for x in _split(e, writers, short, sizes, taken))
     if len(einsums) == len(cascade.einsums):
         return cascade
     return replace(cascade, einsums=einsums)
 
 
 def _split(
-    einsum: Einsum, cascade: Cascade, short: frozenset[str], taken: set[str]
+    einsum: Einsum,
+    writers: Mapping[str, Einsum],
+    short: frozenset[str],
+    sizes: Mapping[str, int],
+    taken: set[str],
 ) -> tuple[Einsum, ...]:
     """Return an einsum as one or more, each with one long rank to reduce."""
     body = einsum.body
@@ -63,7 +78,7 @@ def _split(
     long = [r for r in body.ranks if r not in short or r in digits]
     if len(long) < 2:
         return (einsum,)
-    last = next((r for r in reversed(long) if r not in digits), long[-1])
+    last = _first_to_go([r for r in long if r not in digits] or long, body, writers, sizes)
     later = tuple(r for r in long if r != last)
     now = tuple(r for r in body.ranks if r not in later)
     kept = {*einsum.ranks, *later}
@@ -73,11 +88,39 @@ def _split(
     part = Access(name, tuple(RankVariable(r) for r in order))
     first = Einsum(part, replace(body, ranks=now), None, einsum.at)
     rest = replace(einsum, body=Reduce(body.reducer, later, part, None, body.at))
-    return (first, *_split(rest, cascade, short, taken))
+    return (first, *_split(rest, {**writers, name: first}, short, sizes, taken))
+
+
+def _first_to_go(
+    ranks: list[str], body: Reduce, writers: Mapping[str, Einsum], sizes: Mapping[str, int]
+) -> str:
+    """Choose the rank over which to reduce first."""
+    longest = max(sizes.get(r, LONG) for r in ranks)
+    enough = [r for r in ranks if 4 * sizes.get(r, longest) >= longest]
+    walked = _reduced_behind(body.body, writers)
+    return next((r for r in reversed(enough) if r in walked), enough[-1])
+
+
+def _reduced_behind(expression: Expression, writers: Mapping[str, Einsum]) -> set[str]:
+    """Return the ranks over which anything that an expression needs is reduced."""
+    found: set[str] = set()
+    seen: set[str] = set()
+    front = list(tensors(expression))
+    while front:
+        name = front.pop()
+        if name in seen or name not in writers:
+            continue
+        seen.add(name)
+        if isinstance(body := writers[name].body, Reduce):
+            found |= set(body.ranks)
+        front += writers[name].reads
+    return found
 
 
 def _is_low_digit(rank: str, body: Reduce, einsum: Einsum) -> bool:
     """Whether a reduced rank is the low digit of a coordinate whose high digit is kept."""
+    if any(_bounds(c, rank) for c in conjuncts(body.filter)):
+        return False  # the places of a block, which a program holds whole
     inside: list[Expression] = [body.body, *([] if body.filter is None else [body.filter])]
     for x in inside:
         for access in accesses(x):
@@ -88,6 +131,15 @@ def _is_low_digit(rank: str, body: Reduce, einsum: Einsum) -> bool:
                 if others and others <= set(einsum.ranks) and _times(c, others):
                     return True
     return False
+
+
+def _bounds(condition: Expression, rank: str) -> bool:
+    """Whether a condition says how many coordinates of a rank there are."""
+    match condition:
+        case Apply("<", (RankVariable(rank=r), Constant())):
+            return r == rank
+        case _:
+            return False
 
 
 def _times(coordinate: Expression, ranks: set[str]) -> bool:

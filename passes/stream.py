@@ -188,6 +188,9 @@ class _Writer:
         """Return an accumulator with its weight; a maximum over nothing stays what it is."""
         access = self.planner.access(piece.accumulator, einsum.name)
         value = piece.applied(access)
+        if self.planner.is_place(einsum.name):
+            nowhere = Apply("==", (access, Constant(REDUCERS[piece.accumulator.reducer].identity)))
+            return Apply("where", (nowhere, Constant(-1), value))
         if piece.accumulator.reducer in ("max", "min") and not piece.bare:
             identity = Constant(REDUCERS[piece.accumulator.reducer].identity)
             value = Apply("where", (Apply("==", (access, identity)), identity, value))

@@ -23,7 +23,7 @@ from .closure import Accumulator
 from .facts import pointwise
 from .separate import Roles, late_tensors
 from .stream_pieces import Plan
-from .stream_presence import conditions, conjuncts
+from .stream_presence import conditions, conjuncts, without
 from .stream_roles import SliceRoles, positive_late
 
 
@@ -113,9 +113,11 @@ class Inliner:
         found = self.names.get(one.key)
         if found is None:
             word = one.reducer if one.powers() else "count"
+            word = word if one.located is None else "at"
             found = fresh(f"{for_}_{word}", self.taken)
             self.names[one.key] = found
             self.accumulators[found] = one
+            self.tell = replace(self.tell, late=self.tell.late | {found})
         return found
 
     def settled(self, x: Expression, filters: list[Expression]) -> Expression:
@@ -140,16 +142,19 @@ class Inliner:
                 yield self.roles.writers[name].body
                 yield from self.behind(self.roles.writers[name].body)
 
-    def partial(self, expressions: Iterable[Expression]) -> str | None:
-        """Return a late tensor that has absent points."""
+    def partial(
+        self, expressions: Iterable[Expression], held: tuple[Expression, ...] = ()
+    ) -> str | None:
+        """Return a late tensor that has absent points where the conditions ``held`` hold."""
         for name in late_tensors(expressions, self.roles.late):
             writer = self.roles.writers[name]
-            if writer.filter is not None:
+            if without(conjuncts(writer.filter), held):
                 return name
             if pointwise(writer.body):
-                if conditions(writer.body, self.roles.writers, frozenset(self.roles.reductions)):
+                known = frozenset(self.roles.reductions)
+                if without(conditions(writer.body, self.roles.writers, known), held):
                     return name
-                inner = self.partial((writer.body,))
+                inner = self.partial((writer.body,), held)
                 if inner is not None:
                     return inner
         return None

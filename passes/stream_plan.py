@@ -23,13 +23,16 @@ from ..ir.expression import (
     children,
     free_ranks,
 )
+from ..ir.operators import REDUCERS
 from ..ir.streaming import Reason
+from .align import fresh
 from .closure import Accumulator
 from .facts import is_positive, pointwise
 from .monomial import Exponential, Monomial, Shift, join_powers
 from .ranges import Ranges, ranges
 from .separate import Parts, Stuck, late_tensors, separate, sum_parts
 from .stream_inline import Inliner
+from .stream_locate import located, standing
 from .stream_pieces import Piece, Plan, expand, join_pieces
 from .stream_presence import conditions, conjuncts, distinct, without
 from .stream_refusal import refuse
@@ -56,7 +59,8 @@ class Planner(Inliner):
             compared = compares_whole_fiber(self.roles.writers[name], self.roles.rank)
             if compared is not None:
                 return refuse(name, compared, compared, self.tell, threshold=compared)
-        for name in self.roles.reductions:
+        # an extremum that is a tensor has its name before a coordinate beside it is looked for
+        for name in sorted(self.roles.reductions, key=self.is_place):
             found = self.plan_reduction(self.roles.writers[name])
             if isinstance(found, Reason):
                 return found
@@ -79,10 +83,15 @@ class Planner(Inliner):
         if isinstance(inlined, Reason):
             return inlined
         body = self.settled(inlined, filters)
+        found_at = self.extremum_test(filters, body, reduce.reducer)
+        if found_at is not None:
+            filters, body, at = found_at
         for x in filters:
             if self.tell.reads_late(x):
                 return refuse(einsum.name, x, x, self.tell, threshold=x)
-        partial = self.partial((reduce.body, *self.behind(reduce.body)))
+        # of a result that is itself absent where a late one is, no point misses it
+        held = conjuncts(einsum.filter)
+        partial = self.partial((reduce.body, *self.behind(reduce.body)), held)
         if partial is not None:
             return self.not_yet(einsum.name, f"{partial} has points that do not exist")
         elsewhere = reads_elsewhere(body, self.roles.rank, self.roles.late)
@@ -90,7 +99,9 @@ class Planner(Inliner):
             return self.not_yet(
                 einsum.name, f"{elsewhere.tensor} is read at coordinates that move with the rank"
             )
-        presence = distinct((*filters, *conditions(body, self.roles.writers, self.roles.late)))
+        read = (body,) if found_at is None else (body, found_at[2][0])
+        exists = [c for x in read for c in conditions(x, self.roles.writers, self.roles.late)]
+        presence = distinct((*filters, *exists))
         others = tuple(r for r in reduce.ranks if r != self.roles.rank)
         start = Accumulator(
             reduce.reducer,
@@ -98,6 +109,14 @@ class Planner(Inliner):
             (self.roles.rank, *others),
             presence=tuple(y for x in presence for y in conjuncts(x)),
         )
+        if found_at is not None:
+            standing_there = replace(start, early=(Power(body),), located=at)
+            if self.reached(at[1], start.presence):
+                direct = standing_there if einsum.filter is None else None
+                return Plan((Piece(standing_there),), direct)
+            return self.not_yet(einsum.name, f"{at[1].tensor} is taken over fewer points")
+        if REDUCERS[reduce.reducer].extremum:
+            return self.place(start, body, einsum)
         if not self.tell.reads_late(body):
             return self.independent(start, body, einsum)
         if reduce.reducer in ("max", "min"):
@@ -109,14 +128,12 @@ class Planner(Inliner):
         if isinstance(found, Reason):
             return found
         one = found[0]
-        direct = len(found) == 1 and one.bare and one.accumulator.ranks == einsum.ranks
-        direct &= einsum.filter is None
-        return Plan(tuple(found), one.accumulator if direct else None)
+        plain = len(found) == 1 and one.bare and one.accumulator.ranks == einsum.ranks
+        plain &= einsum.filter is None
+        return Plan(tuple(found), one.accumulator if plain else None)
 
     def independent(self, start: Accumulator, body: Expression, einsum: Einsum) -> Plan | Reason:
         """Accumulate what reads no other accumulator as it stands."""
-        if start.reducer in ("argmax", "argmin"):
-            return self.not_yet(einsum.name, "a coordinate has to be kept beside its value (F6)")
         found = separate(body, self.tell)
         assert not isinstance(found, Stuck)
         one = found[0]
@@ -124,6 +141,55 @@ class Planner(Inliner):
         held = replace(start, early=(*number, *one.early), exponentials=one.exponentials)
         # Points that a filter takes from the result are taken at the end.
         return Plan((Piece(held),), held if einsum.filter is None else None)
+
+    def is_place(self, name: str) -> bool:
+        """Whether a reduction gives the coordinate of an extremum."""
+        body = self.roles.writers[name].body
+        return isinstance(body, Reduce) and bool(REDUCERS[body.reducer].extremum)
+
+    def extremum_test(
+        self, filters: list[Expression], body: Expression, reducer: str
+    ) -> tuple[list[Expression], Expression, tuple[Expression, Access]] | None:
+        """Find the one condition that a point stands at an extremum, and what is left without it.
+
+        It is a filter, ``sum[m: S[p, m] == G[p]](V[m])``, or a choice against the identity.
+        """
+        late = [x for x in filters if self.tell.reads_late(x)]
+        at = standing(late[0], self.extrema(), self.resolve) if len(late) == 1 else None
+        if at is not None:
+            rest = [x for x in filters if x is not late[0]]
+            return None if self.tell.reads_late(body) else (rest, body, at)
+        match body:
+            case Apply("where", (test, value, Constant(value=other))) if not late:
+                at = standing(test, self.extrema(), self.resolve)
+                neutral = other == REDUCERS[reducer].identity
+                if at is not None and neutral and not self.tell.reads_late(value):
+                    return filters, value, at
+        return None
+
+    def extrema(self) -> dict[str, Accumulator]:
+        """Return the accumulators that are extrema, by name."""
+        return {n: x for n, x in self.accumulators.items() if x.reducer in ("max", "min")}
+
+    def place(self, start: Accumulator, body: Expression, einsum: Einsum) -> Plan | Reason:
+        """Carry the coordinate of an extremum beside it, under one name for both."""
+        value = located(body, self.tell)
+        if value is None:
+            return self.not_yet(einsum.name, "the order of its values depends on results")
+        if not (isinstance(value, Access) and self.tell.streams(value)):
+            ranks = tuple(r for r in (*start.ranks, *start.reduced) if r in free_ranks(value))
+            named = fresh(f"{einsum.name}_of", self.taken)
+            access = Access(named, tuple(RankVariable(r) for r in ranks))
+            self.made[named], value = Einsum(access, value), access
+        word = REDUCERS[start.reducer].extremum
+        extremum = replace(start, reducer=word, early=(Power(value),))
+        held = replace(
+            start,
+            reducer="min",
+            early=(Power(RankVariable(self.roles.rank)),),
+            located=(value, self.access(extremum, einsum.name)),
+        )
+        return Plan((Piece(held),))
 
     def foreign(self, einsum: Einsum, body: Expression) -> Reason:
         """Refuse a reducer that no frame is known for."""
@@ -200,7 +266,7 @@ class Planner(Inliner):
             kept.append(replace(e, late=stay))
             if leave:
                 weight.append(Power(Apply(e.operator, (write_terms(leave),))))
-        frame = late_tensors((t.expression for e in kept for t in e.late), self.roles.late)
+        frame = late_tensors((t.expression for e in kept for t in e.late), self.all_late())
         for name in frame:
             if name not in self.accumulators:
                 return self.not_yet(
@@ -351,6 +417,8 @@ class Planner(Inliner):
         """Return an accumulator's family (theory 3.3) and how T1 and T2 were shown."""
         rank = self.roles.rank
         read = ", ".join(frame)
+        if one.located is not None:
+            return "F6", f"a coordinate counts while the extremum {read} that it stands at stands"
         if one.shifts:
             n = sum(s.power for s in one.shifts)
             text = (

@@ -17,9 +17,9 @@ from einfall.ir.notation import cascade
 from einfall.ir.traversals import analyse
 from einfall.ir.verify import verify
 
-from . import dense_oracles, selection_oracles
+from . import dense_oracles, output_oracles, selection_oracles
 
-ORACLES = dense_oracles.ORACLES | selection_oracles.ORACLES
+ORACLES = dense_oracles.ORACLES | selection_oracles.ORACLES | output_oracles.ORACLES
 EVERY = examples.names() + examples.refused()
 OURS = ("absmax_scaled", "l2_normalised", "sigmoid_of_max")
 """Variants that test the compiler and come from no paper."""

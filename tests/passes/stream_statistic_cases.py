@@ -6,6 +6,38 @@ from tests.passes.stream_cases import Case
 
 STATISTICS: tuple[Case, ...] = (
     Case(
+        "where the largest and the smallest stand",
+        """
+def places(Q, K, bias, V):
+    S[p, m: m <= p] = Q[p, e] * K[m, e]
+    N[p, m] = softmax[m](S[p, m])
+    I[p] = argmax[m](N[p, m])
+    J[p] = argmin[m](S[p, m] + bias[m])
+    O[p, f] = N[p, m] * V[m, f]
+    return I, J, O
+""",
+        (
+            ("N_G", "max", "F0"),
+            ("N_D", "sum", "F2"),
+            ("I_at", "min", "F6"),
+            ("J_min", "min", "F0"),
+            ("J_at", "min", "F6"),
+            ("O_sum", "sum", "F2"),
+        ),
+    ),
+    Case(
+        "values at the largest score alone",
+        """
+def hard(Q, K, V):
+    S[p, m] = Q[p, e] * K[m, e]
+    G[p] = max[m](S[p, m])
+    C[p] = sum[m: G[p] == S[p, m]](1)
+    O[p, f] = sum[m: S[p, m] == G[p]](V[m, f])
+    return O, C
+""",
+        (("G", "max", "F0"), ("C", "sum", "F6"), ("O", "sum", "F6")),
+    ),
+    Case(
         "unscaled by a closed form",
         """
 def one(Q, K, V):

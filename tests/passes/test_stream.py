@@ -86,7 +86,7 @@ def assert_same(name: str, traversal: Traversal, whole: dict[str, Any], state: A
         assert not numpy.isnan(found).any(), (name, output, found)
         finite = numpy.isfinite(expected)
         numpy.testing.assert_array_equal(found[~finite], expected[~finite])
-        scale = numpy.max(numpy.abs(expected[finite]), initial=1e-30)
+        scale = max(numpy.max(numpy.abs(expected[finite]), initial=0), 1e-30)
         error = numpy.max(numpy.abs(found[finite] - expected[finite]), initial=0.0) / scale
         assert error < TOLERANCE, (name, output, error)
 

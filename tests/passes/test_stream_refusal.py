@@ -138,16 +138,6 @@ REFUSED: tuple[tuple[str, str, str, str, str], ...] = (
         "threshold[m, 0.5]",
     ),
     (
-        "the place of the largest",
-        """
-    O[p] = argmax[m](S[p, m])
-    return O
-""",
-        "NOT_YET",
-        "O",
-        "",
-    ),
-    (
         "weights mixed over another rank",
         """
     A[p, m] = softmax[m](S[p, m])

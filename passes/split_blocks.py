@@ -1,0 +1,143 @@
+"""Split blocks: a reduction over each block of a rank reduces the places in a block alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+from ..ir.cascade import Cascade, Einsum, Scalar
+from ..ir.expression import (
+    Apply,
+    Constant,
+    Expression,
+    RankVariable,
+    Reduce,
+    Size,
+    rewrite,
+    substitute,
+)
+from ..ir.scalar import scalar
+from .align import conjunction, fresh
+from .stream_presence import conjuncts
+
+NOTHING: Mapping[str, Scalar] = MappingProxyType({})
+
+WIDEST = 256
+"""Places of a block that a program holds whole."""
+
+
+def split_blocks(cascade: Cascade, *, parameters: Mapping[str, Scalar] = NOTHING) -> Cascade:
+    """Write a reduction over the points of block ``j`` as one over the places in the block.
+
+    ::
+
+        S[p, m]        = Q[p] * K[m]
+        C[p, j: j < 3] = max[m: m // 4 == j and m <= p](S[p, m])
+        return S, C
+        -->
+        S[p, m]        = Q[p] * K[m]
+        C[p, j: j < 3] = max[m_in: m_in < 4 and j * 4 + m_in < size(m) and j * 4 + m_in <= p](
+                             S[p, j * 4 + m_in])
+        return S, C
+
+    The blocks are then a rank like any other: programs run side by side along it, and the places
+    are a rank of known size that one of them holds whole. As it was written, every point would be
+    looked at once for each block.
+
+    Requires: a flat cascade; a block size that ``parameters`` tell and that is at most ``WIDEST``.
+    Keeps: every output's value.
+    """
+    taken = {*cascade.inputs, *cascade.ranks, *(n for n, _ in cascade.parameters)}
+    taken |= {e.name for e in cascade.einsums}
+    einsums = tuple(split(e, parameters, taken) for e in cascade.einsums)
+    if all(a is b for a, b in zip(einsums, cascade.einsums, strict=True)):
+        return cascade
+    return replace(cascade, einsums=einsums)
+
+
+def split(einsum: Einsum, parameters: Mapping[str, Scalar], taken: set[str]) -> Einsum:
+    """Split every rank of one reduction that a filter keeps inside one block."""
+    body = einsum.body
+    if not isinstance(body, Reduce):
+        return einsum
+    for test in conjuncts(body.filter):
+        found = block(test, body.ranks, einsum.ranks, parameters)
+        if found is None:
+            continue
+        rank, group, extent = found
+        place = fresh(f"{rank}_in", taken)
+        width = Constant(extent)
+        at = Apply("+", (Apply("*", (RankVariable(group), width)), RankVariable(place)))
+        rest = [c for c in conjuncts(body.filter) if c is not test]
+        inside = [
+            Apply("<", (RankVariable(place), width)),
+            Apply("<", (at, Size(rank))),
+            *(placed(c, rank, group, place, at, extent, parameters) for c in rest),
+        ]
+        new = replace(
+            body,
+            ranks=tuple(place if r == rank else r for r in body.ranks),
+            body=placed(body.body, rank, group, place, at, extent, parameters),
+            filter=conjunction(inside),
+        )
+        return split(replace(einsum, body=new), parameters, taken)
+    return einsum
+
+
+def block(
+    test: Expression,
+    reduced: tuple[str, ...],
+    kept: tuple[str, ...],
+    parameters: Mapping[str, Scalar],
+) -> tuple[str, str, int] | None:
+    """Return rank, blocks and block size of ``m // B == j``; None for any other condition."""
+    match test:
+        case Apply("==", (Apply("//", (RankVariable(rank=m), by)), RankVariable(rank=j))):
+            pass
+        case Apply("==", (RankVariable(rank=j), Apply("//", (RankVariable(rank=m), by)))):
+            pass
+        case _:
+            return None
+    extent = scalar(by, {}, parameters)
+    if m not in reduced or j not in kept or isinstance(extent, bool):
+        return None
+    if not isinstance(extent, int) or not 1 < extent <= WIDEST:
+        return None
+    return m, j, extent
+
+
+def placed(
+    x: Expression,
+    rank: str,
+    group: str,
+    place: str,
+    at: Expression,
+    extent: int,
+    parameters: Mapping[str, Scalar],
+) -> Expression:
+    """Return an expression at a place in a block; block and place by division are these ranks."""
+
+    def rule(y: Expression) -> Expression | None:
+        match y:
+            case Apply("//" | "%" as operator, (RankVariable(rank=r), by)) if r == rank:
+                if scalar(by, {}, parameters) == extent:
+                    return RankVariable(group if operator == "//" else place)
+        return None
+
+    return substitute(rewrite(x, rule), {rank: at})
+
+
+def block_sizes(cascade: Cascade) -> dict[str, int]:
+    """Return the sizes that filters of reductions give: ``m_in < 4``."""
+    found: dict[str, int] = {}
+    for einsum in cascade.einsums:
+        for x in einsum.expressions():
+            if not isinstance(x, Reduce):
+                continue
+            for test in conjuncts(x.filter):
+                match test:
+                    case Apply("<", (RankVariable(rank=r), Constant(value=int(n)))):
+                        if r in x.ranks:
+                            found.setdefault(r, n)
+    return found
