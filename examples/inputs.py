@@ -102,7 +102,7 @@ RECIPES: Mapping[str, Recipe] = {
     "lse": Recipe(),
     "median": Recipe(QKV[:2]),
     "mla_decode": Recipe(
-        ("Q: b h e", "R: b h f", "C: b m e", "K: b m f", "length: b"), {"scale": 0.25}
+        ("Q: b h e", "R: b h f", "Z: b m e", "K: b m f", "length: b"), {"scale": 0.25}
     ),
     "mqa": Recipe(("Q: b h p e", "K: b m e", "V: b m f")),
     "padding": Recipe((*QKV, "length: b")),

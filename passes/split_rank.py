@@ -15,6 +15,7 @@ from ..ir.errors import PassError
 from ..ir.expression import (
     Access,
     Apply,
+    Concatenate,
     Constant,
     Expression,
     Parameter,
@@ -86,6 +87,10 @@ def split(
     """
     within = cascade.einsums if slice is None else slice
     walked = rank or last_reduced(within)
+    if any(isinstance(x, Concatenate) for e in within for x in walk(e.body)):
+        raise PassError(
+            f"{walked} of {cascade.name} cannot be reduced in parts: it is walked in segments"
+        )
     made = {e.name for e in within}
     late = behind(within, walked)
     wanted = tuple(t for t in (targets or cascade.outputs) if t in late)

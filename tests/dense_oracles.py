@@ -265,8 +265,8 @@ def varlen_decode(Q: Array, K: Array, V: Array, length: Array, G: int) -> Array:
     return out
 
 
-def mla_decode(Q: Array, R: Array, C: Array, K: Array, length: Array, scale: float) -> Array:
-    cache, queries = numpy.concatenate([C, K], 2), numpy.concatenate([Q, R], 2)
+def mla_decode(Q: Array, R: Array, Z: Array, K: Array, length: Array, scale: float) -> Array:
+    cache, queries = numpy.concatenate([Z, K], 2), numpy.concatenate([Q, R], 2)
     out = numpy.zeros(Q.shape)
     for b, n in enumerate(length):
         if n:

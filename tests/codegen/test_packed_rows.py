@@ -111,7 +111,7 @@ def test_a_cache_that_is_keys_and_values_is_loaded_once_a_tile(parts: int) -> No
     )
     assert tiled(lowered) == ("h",)
     loops = lowered.kernels[0].text.split("for m_first in")[1:]
-    assert loops and all(loop.count(" c = ") == 1 for loop in loops)
+    assert loops and all(loop.count(" z = ") == 1 for loop in loops)
 
 
 def test_a_wide_latent_cache_compiles_without_spills() -> None:
