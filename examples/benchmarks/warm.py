@@ -1,0 +1,76 @@
+"""Compile what the tables measure beforehand, in processes side by side; caches on disk keep it.
+
+::
+
+    python -m einfall.examples.benchmarks.warm
+
+The tables compile one thing after another, which takes longer than measuring. What is tuned by
+timing is left out: beside other processes it would be tuned wrongly.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import torch
+
+from einfall.examples.benchmarks import backward, forward, peers
+from einfall.examples.benchmarks.reference import inputs
+from einfall.examples.benchmarks.report import OURS
+from einfall.examples.benchmarks.rows import BACKWARD_ROWS, ROWS, select
+
+COMPILED = (OURS, "flex")
+
+
+def warm(job: tuple[str, str, str]) -> str:
+    """Compile one implementation of one row of one table; return what went wrong, or nothing."""
+    table, name, who = job
+    (row,) = select(ROWS if table == "forward" else BACKWARD_ROWS, [name])
+    peers.begin()
+    try:
+        tensors = inputs(row)
+        if table == "backward":
+            tensors = tuple(x.requires_grad_() for x in tensors)
+            backward.make(who, row, tensors, torch.randn_like(tensors[0]))
+        elif who == OURS:
+            forward.ours(row, tensors)
+        else:
+            peers.make(who, row, tensors)
+        torch.cuda.synchronize()
+    except Exception as error:  # whatever stops one of them must not stop the others
+        return f"{table} {name} {who}: {forward.reason(error)}"
+    return ""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compile all rows of both tables."""
+    parser = argparse.ArgumentParser(description="compile what the tables measure")
+    parser.add_argument("--rows", nargs="+", default=["*"], help="patterns of the forward table")
+    parser.add_argument("--backward", nargs="*", default=["*"], help="of the backward table")
+    options = parser.parse_args(arguments)
+    if not torch.cuda.is_available():
+        parser.error("a GPU is needed")
+    chosen = [("forward", row) for row in select(ROWS, options.rows)]
+    if options.backward:
+        chosen += [("backward", row) for row in select(BACKWARD_ROWS, options.backward)]
+    jobs = [
+        (t, row.name, who) for t, row in chosen for who in COMPILED if who in (OURS, *row.peers)
+    ]
+    start = time.perf_counter()
+    workers = max(1, (os.cpu_count() or 2) - 1)
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for said in pool.map(warm, jobs):
+            if said:
+                print(said, flush=True)
+    print(f"{len(jobs)} compiled in {time.perf_counter() - start:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
