@@ -237,6 +237,8 @@ class Tiles:
                     values = tuple(
                         Cast(v, "int32") if self.dtype(v) == "bool" else v for v in values
                     )
+                if operator in ("//", "%") and "float32" in map(self.dtype, values):
+                    return real_quotient(operator, *map(self.real, values))
                 if operator == "**" and not isinstance(values[1], Number):
                     whole = self.dtype(values[1]).startswith("int") and nonnegative(values[1])
                     if values[0] == Number(2) and whole:
@@ -441,6 +443,15 @@ class Tiles:
         if found & {"float32", "float64", *NARROW}:
             return "float32"
         return "int64" if "int64" in found else "int32" if found != {"bool"} else "bool"
+
+
+def real_quotient(operator: str, x: Value, y: Value) -> Value:
+    """Return ``x // y`` or ``x % y`` of real numbers; either is 0 where y is 0."""
+    whole = Op("floor", (Op("quotient", (x, y)),))
+    if operator == "//":
+        return whole
+    rest = Op("-", (x, Op("*", (y, whole))))
+    return Op("where", (Op("==", (y, Number(0.0))), Number(0.0), rest))
 
 
 def parameters_of(kernel: MappedKernel) -> tuple[str, ...]:

@@ -40,9 +40,9 @@ class Recipe:
 
     tensors : ``"K: b kv m e"`` each, in the order of the ``def``; an integer is an extent too.
     parameters : the name of a size, or a number, for each parameter.
-    lengths : ``cross`` (p < m), ``self`` (p is m), ``short`` (m < p: the first queries of a causal
-        variant see no key), ``few`` (keys for two blocks: rows that are put in order) or
-        ``question`` (p is a third of m).
+    lengths : ``cross`` (p < m), ``self`` (p is m), ``blocks`` (the same, a multiple of block),
+        ``short`` (m < p: the first queries of a causal variant see no key), ``few`` (keys for two
+        blocks: rows that are put in order) or ``question`` (p is a third of m).
     made : makes all of it instead, where index tensors depend on one another.
     """
 
@@ -79,6 +79,10 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     "dilated": Recipe(parameters={"W": "block", "step": 2}, lengths="self"),
     "double_sparsity": Recipe((*ONE, "C: h 3"), {"k": 5}, "few"),
+    "duo_attention": Recipe(
+        ("Q: b h p e", "K: b kv m e", "V: b kv m f", "retrieval: kv"),
+        {"G": "group", "sinks": 1, "recent": 2},
+    ),
     "document": Recipe((*QKV, "doc: b m"), lengths="self"),
     "dropout": Recipe(parameters={"seed": 3, "rate": 0.25}, lengths="short"),
     "entropy": Recipe(lengths="short"),
@@ -99,15 +103,23 @@ RECIPES: Mapping[str, Recipe] = {
     "l2_normalised": Recipe(lengths="short"),
     "landmark": Recipe(parameters={"B": "block"}, lengths="self"),
     "linear": Recipe(),
+    "longlora": Recipe(parameters={"G": "block"}, lengths="self"),
+    "longlora_roll": Recipe(parameters={"G": "block"}, lengths="blocks"),
     "lse": Recipe(),
     "median": Recipe(QKV[:2]),
     "mla_decode": Recipe(
         ("Q: b h e", "R: b h f", "Z: b m e", "K: b m f", "length: b"), {"scale": 0.25}
     ),
+    "moa": Recipe((*QKV, "sinks: h", "spans: h"), {"B": "half"}, lengths="self"),
     "mqa": Recipe(("Q: b h p e", "K: b m e", "V: b m f")),
     "padding": Recipe((*QKV, "length: b")),
     "prefix_lm": Recipe((*QKV, "prefix: b"), lengths="self"),
     "quest": Recipe(GROUPED, {"G": "group", "B": "block", "k": 2}),
+    "radial": Recipe(parameters={"s": 4}),
+    "radial_blocks": Recipe((*QKV, "Keep: frames offsets"), {"s": "block", "B": "half"}),
+    "radial_mask": Recipe(
+        ("distance: frames", "offset: offsets", "lane: half"), {"s": "block", "B": "half"}
+    ),
     "relative_bias": Recipe((*QKV, "R: h distances")),
     "relu_squared": Recipe(lengths="short"),
     "retrieval_head": Recipe(
@@ -138,6 +150,7 @@ RECIPES: Mapping[str, Recipe] = {
         (*GROUPED, "Qn: b h e", "Kn: b kv m e", "Vn: b kv m f"), {"G": "group", "k": 5}, "few"
     ),
     "topk_blocks": Recipe(parameters={"B": "wide", "k": 2}, lengths="self"),
+    "strided": Recipe(parameters={"stride": "block"}, lengths="self"),
     "varlen_decode": Recipe(
         ("Q: b h e", "K: b m kv e", "V: b m kv f", "length: b"), {"G": "group"}
     ),
@@ -180,7 +193,8 @@ def make(
         shape = tuple(sizes.get(x) or int(x) for x in extents.split())
         maker = SPECIAL.get(tensor, NORMAL)
         values = maker(draw, shape, sizes)
-        tensors.append(values.astype(numpy.int32 if values.dtype.kind == "i" else dtype))
+        kind = {"i": "int32", "b": "bool"}.get(values.dtype.kind, dtype)
+        tensors.append(values.astype(kind))
     parameters = {
         key: sizes[value] if isinstance(value, str) else value
         for key, value in recipe.parameters.items()
@@ -195,16 +209,17 @@ def _derived(sizes: Sizes, lengths: str) -> Sizes:
         p = m
     elif lengths == "few":
         p, m = min(p, 5), 2 * sizes["block"]
+    elif lengths == "blocks":
+        p = m = m // sizes["block"] * sizes["block"]
     elif lengths == "short":
         p, m = max(p, m), min(p, m)
     elif lengths == "question":
         p = max(m // 3, 1)
-    sizes = sizes | {
-        "wide": 2 * sizes["block"],
-        "rows": -(-p // (2 * sizes["block"])),
-        "columns": -(-m // sizes["block"]),
-    }
-    return sizes | {"p": p, "m": m, "kv": sizes["h"] // sizes["group"], "distances": p + m - 1}
+    block = sizes["block"]
+    more = {"wide": 2 * block, "rows": -(-p // (2 * block)), "columns": -(-m // block)}
+    more |= {"frames": -(-max(p, m) // block), "half": -(-block // 2), "offsets": 3}
+    more |= {"kv": sizes["h"] // sizes["group"], "distances": p + m - 1}
+    return sizes | {"p": p, "m": m} | more
 
 
 Maker = Callable[[numpy.random.Generator, tuple[int, ...], Sizes], Array]
@@ -257,6 +272,13 @@ SPECIAL: Mapping[str, Maker] = {
     "gamma": lambda draw, shape, sizes: draw.uniform(0.3, 3.0, shape),
     "label": lambda draw, shape, sizes: draw.integers(0, 4, shape),
     "L": lambda draw, shape, sizes: 2 + draw.standard_normal(shape),
+    "distance": lambda draw, shape, sizes: numpy.arange(shape[0]),
+    "offset": lambda draw, shape, sizes: numpy.arange(shape[0]) - shape[0] // 2,
+    "lane": lambda draw, shape, sizes: numpy.arange(shape[0]),
+    "Keep": lambda draw, shape, sizes: draw.random(shape) < 0.5,
+    "retrieval": lambda draw, shape, sizes: numpy.arange(shape[0]) % 2 == 0,
+    "sinks": lambda draw, shape, sizes: draw.integers(0, 3, shape),
+    "spans": lambda draw, shape, sizes: draw.integers(1, 4, shape),
     "slope": lambda draw, shape, sizes: 2.0 ** (-8.0 * numpy.arange(1, shape[0] + 1) / shape[0]),
     # Positive: the third cascade divides by partial sums of their products.
     "A": lambda draw, shape, sizes: draw.uniform(0.5, 1.5, shape),

@@ -391,8 +391,19 @@ def union(conditions: list[Expression | None]) -> Expression | None:
     unique = dict.fromkeys(conditions)
     if None in unique or not unique:
         return None
-    parts = tuple(x for x in unique if x is not None)
+    given = {x: set(conjuncts(x)) for x in unique if x is not None}
+    # a point for which more is asked exists already where less is
+    parts = tuple(x for x in given if not any(given[y] < given[x] for y in given))
     return parts[0] if len(parts) == 1 else Apply("or", parts)
+
+
+def conjuncts(x: Expression) -> tuple[Expression, ...]:
+    """Return the parts of a conjunction."""
+    match x:
+        case Apply("and", operands):
+            return tuple(c for o in operands for c in conjuncts(o))
+        case _:
+            return (x,)
 
 
 def grows(traversal: Traversal, rank: str) -> bool:

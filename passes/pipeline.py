@@ -180,6 +180,7 @@ ATTEMPTS: tuple[tuple[int, bool], ...] = (
     (256, False),
     (64, False),
     (16, False),
+    (0, False),
 )
 """How large a rank may be held whole, and whether its place in the inputs counts, in order."""
 

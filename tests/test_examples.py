@@ -17,9 +17,10 @@ from einfall.ir.notation import cascade
 from einfall.ir.traversals import analyse
 from einfall.ir.verify import verify
 
-from . import dense_oracles, output_oracles, selection_oracles
+from . import dense_oracles, output_oracles, selection_oracles, sparse_oracles
 
 ORACLES = dense_oracles.ORACLES | selection_oracles.ORACLES | output_oracles.ORACLES
+ORACLES |= sparse_oracles.SPARSE
 EVERY = examples.names() + examples.refused()
 OURS = ("absmax_scaled", "l2_normalised", "sigmoid_of_max")
 """Variants that test the compiler and come from no paper."""
