@@ -1,7 +1,7 @@
 """Tables: the kernel that lists the tiles of a streamed rank, and the loops that walk its lists.
 
-One program lists the tiles of one tile of rows. It looks at each tile in turn; only one about which
-the conditions on its ends leave a doubt is looked at point by point.
+One program lists the tiles of one tile of rows. It looks at the ends of many tiles at a time; only
+those about which these leave a doubt are looked at point by point, one after the other.
 
 ::
 
@@ -16,44 +16,41 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ..ir.domain import Domain, Table
-from ..ir.expression import (
-    Access,
-    Apply,
-    Constant,
-    Expression,
-    Parameter,
-    RankVariable,
-    Reduce,
-    Size,
-    rewrite,
-    walk,
-)
+from ..ir.expression import Access, Constant, Expression, Parameter, RankVariable, Reduce, walk
 from ..ir.mapping import MappedKernel, Traversal
 from ..ir.show import show_expression
 from .kernel import Buffer
 from .loop_nest import (
+    Axis,
     Cast,
     Comment,
     Fold,
+    Index,
     Let,
     Load,
     Loop,
     Nest,
     Number,
     Op,
+    Place,
     Ref,
     Scalar,
-    Statement,
+    Scan,
     Store,
     Value,
     Var,
-    When,
     value_axes,
 )
 from .lower import Lowering
 from .signature import sign
 from .table_walk import list_place
 from .tiles import Parts
+
+AT_ONCE = 64
+"""Tiles whose ends a program looks at together."""
+
+BEYOND = 2**30
+"""A number that no tile has."""
 
 
 def table_nests(kernel: MappedKernel, *, dtypes: Mapping[str, str]) -> tuple[Nest, ...]:
@@ -91,7 +88,7 @@ def table_nest(kernel: MappedKernel, traversal: Traversal, dtypes: Mapping[str, 
         reverse=(),
         described=(),
         taking=(*kernel.taking, *traversal.taking),
-        num_warps=4 if table.test is None else 8,  # a tile's points, many values each
+        num_warps=4,
         num_stages=1,
     )
     known = {**dtypes, **dict.fromkeys(own.writes, "int32")}
@@ -119,60 +116,100 @@ def title(table: Table, kernel: MappedKernel, rank: str) -> tuple[str, ...]:
 
 
 class TableLowering(Lowering):
-    """Lowering of a table's conditions."""
+    """Lowering of a table's conditions: many tiles of the streamed rank at a time."""
 
     def nest_of(self, domain: Domain, buffers: tuple[Buffer, ...]) -> Nest:
         """Lower the whole kernel."""
         assert domain.table is not None
         table = domain.table
         (self.rank,) = self.kernel.ranks("streamed")
+        name = f"{self.rank}_tile"
+        self.many = Axis(name, name, AT_ONCE, f"{name.upper()}S", f"{name}_first", valid=AT_ONCE)
+        order = [(self.many, a) if a.name == self.rank else (a,) for a in self.axes.values()]
+        self.axes = {a.name: a for group in order for a in group}
         self.full = self.let(self.names.take("full"), Number(0), (), "int32")
         self.partial = self.let(self.names.take("partial"), Number(0), (), "int32")
-        axis = self.axes[self.rank]
-        for _, _, begin, end in self.spans(domain.ranges, Scalar(axis.constant)):
+        width = Scalar(self.axes[self.rank].constant)
+        for _, tag, begin, end in self.spans(domain.ranges, width):
+            first = Op("//", (begin, width)) if begin != Number(0) else begin
+            last = self.let(f"{name}_end{tag}", Op("cdiv", (end, width)), (), "int32")
             self.enter(cut=True)
-            self.look(table)
-            body = self.leave()
-            self.say(Loop(self.rank, axis.first, begin, end, axis.constant, tuple(body), True))
+            self.look(table, Ref(last))
+            body = tuple(self.leave())
+            constant = self.many.constant
+            self.say(Loop(name, self.many.first, first, Ref(last), constant, body, True))
         place = list_place(self, table)
         self.say(Comment("how many there are"))
         for tensor, count in ((table.full, self.full), (table.partial, self.partial)):
             self.say(Store(tensor, place, Cast(Ref(count), "int32")))
         return sign(self.kernel, tuple(self.outer), self.axes, buffers, self.dtypes, self.names)
 
-    def look(self, table: Table) -> None:
-        """Look at one tile, and list it if it has points."""
-        rank, axis = self.rank, self.axes[self.rank]
-        first, width, size = Scalar(axis.first), Scalar(axis.constant), self.size(self.rank)
+    def look(self, table: Table, end: Value) -> None:
+        """Look at some tiles, and list those that have points."""
+        rank, tile = self.rank, Index(self.many.name)
+        along, width = (self.many.name,), Scalar(self.axes[rank].constant)
+        size = self.size(rank)
+        inside = Op("min", (tile, Op("-", (end, Number(1)))))  # what is read lies in the rank
+        self.firsts = self.let(f"{rank}_firsts", Op("*", (inside, width)), along, "int32")
+        after = Op("+", (Ref(self.firsts), width))
         ends = [x for part in (table.some, table.every) for x in walk(part)]
         if Parameter(f"{rank}_last") in ends:
-            last = Op("-", (Op("min", (Op("+", (first, width)), size)), Number(1)))
-            self.let(f"{rank}_last", last, (), "int32")
-        self.say(Comment("whether some point of the tile may exist, and whether every one does"))
-        some = self.flag("some", self.tile(table.some, {}))
-        whole = Op("<=", (Op("+", (first, width)), size))
-        every = self.flag("every", Op("and", (whole, self.tile(table.every, {}))))
-        doubt = Op("and", (Ref(some), Op("not", (Ref(every),))))
+            last = Op("-", (Op("min", (after, size)), Number(1)))
+            self.lasts = self.let(f"{rank}_lasts", last, along, "int32")
+        self.say(Comment("whether some point of a tile may exist, and whether every one does"))
+        there = Op("<", (tile, end))
+        may = (there,) if table.some == Constant(True) else (there, self.tile(table.some, {}))
+        some = self.let("some", may[0] if len(may) == 1 else Op("and", may), along, "bool")
+        whole: Value = Number(False)
+        if table.every != Constant(False):
+            whole = Op("and", (there, Op("<=", (after, size)), self.tile(table.every, {})))
+        every = self.let("every", whole, along, "bool")
         if table.test is not None:
-            self.say(Comment(f"in doubt, its points: {show_expression(table.test)}"))
-            self.say(When(doubt, tuple(self.count_points(table.test, some, every))))
+            self.settle(table.test, some, every)
         place = list_place(self, table)
-        number = Cast(Op("//", (first, width)), "int32")
+        rest = self.let("rest", Op("and", (Ref(some), Op("not", (Ref(every),)))), along, "bool")
         self.say(Comment("full tiles from the front of the list, partial ones from its end"))
-        self.say(Store(table.name, (*place, Ref(self.full)), number, Ref(every)))
-        back = Op("-", (Op("-", (Op("cdiv", (size, width)), Number(1))), Ref(self.partial)))
-        self.say(Store(table.name, (*place, back), number, doubt))
-        for counter, condition in ((self.full, Ref(every)), (self.partial, doubt)):
-            self.say(Let(counter, Op("+", (Ref(counter), Cast(condition, "int32")))))
+        at = self.running(every, "every_at")
+        at = Op("-", (Op("+", (Ref(self.full), at)), Number(1)))
+        self.say(Store(table.name, (*place, at), tile, Ref(every)))
+        back = self.running(rest, "rest_at")
+        back = Op("-", (Op("-", (Op("cdiv", (size, width)), Ref(self.partial))), back))
+        self.say(Store(table.name, (*place, back), tile, Ref(rest)))
+        for counter, listed in ((self.full, every), (self.partial, rest)):
+            count = Var(f"{listed.name}_count", (), "int32")
+            self.say(Fold(count, Cast(Ref(listed), "int32"), self.many.name, "sum"))
+            self.say(Let(counter, Op("+", (Ref(counter), Ref(count)))))
 
-    def flag(self, name: str, value: Value) -> Var:
-        """Define a truth value that is a variable even where it is known when compiling."""
-        return self.let(name, Cast(value, "int1"), (), "bool")
+    def running(self, flags: Var, name: str) -> Value:
+        """Return how many of the flags are set up to each."""
+        found = Var(name, flags.axes, "int32")
+        self.say(Scan(found, Cast(Ref(flags), "int32"), self.many.name))
+        return Ref(found)
 
-    def count_points(self, test: Expression, some: Var, every: Var) -> list[Statement]:
-        """Count the points of a tile that exist."""
+    def settle(self, test: Expression, some: Var, every: Var) -> None:
+        """Look at the points of those tiles that are in doubt, one tile after the other."""
+        rank, tile, along = self.rank, Index(self.many.name), (self.many.name,)
+        self.say(Comment(f"in doubt, a tile's points: {show_expression(test)}"))
+        doubt = self.let("doubt", Op("and", (Ref(some), Op("not", (Ref(every),)))), along, "bool")
+        doubts = Var("doubts", (), "int32")
+        self.say(Fold(doubts, Cast(Ref(doubt), "int32"), self.many.name, "sum"))
+        found = self.let("found", Number(0), along, "int32")
         self.scopes.append([])
         self.loads.append({})
+        at = Var(f"{rank}_tile_at", (), "int32")
+        self.say(Fold(at, Op("where", (Ref(doubt), tile, Number(BEYOND))), self.many.name, "min"))
+        self.say(Place(rank, Op("*", (Ref(at), Scalar(self.axes[rank].constant)))))
+        count, points = self.count_points(test)
+        self.say(Let(found, Op("where", (Op("==", (tile, Ref(at))), count, Ref(found)))))
+        self.say(Let(doubt, Op("and", (Ref(doubt), Op("!=", (tile, Ref(at)))))))
+        self.loads.pop()
+        body = tuple(self.scopes.pop())
+        self.say(Loop(rank, f"{rank}_doubt", Number(0), Ref(doubts), "", body, True))
+        self.say(Let(every, Op("or", (Ref(every), Op("==", (Ref(found), points))))))
+        self.say(Let(some, Op("or", (Ref(every), Op(">", (Ref(found), Number(0)))))))
+
+    def count_points(self, test: Expression) -> tuple[Value, Value]:
+        """Count the points of a tile that exist; return that, and how many there could be."""
         rows = self.kernel.ranks("tiled")
         inside = [Op("<", (self.coordinate(r, {}), self.size(r))) for r in (*rows, self.rank)]
         live = self.let("live", Op("and", (*inside, self.tile(test, {}))))
@@ -186,30 +223,30 @@ class TableLowering(Lowering):
         for r in rows:
             many = Op("-", (Op("+", (Scalar(f"{r}_last"), Number(1))), Scalar(f"{r}_first")))
             points = Op("*", (points, many))
-        self.say(Let(some, Op(">", (value, Number(0)))))
-        self.say(Let(every, Op("==", (value, points))))
-        self.loads.pop()
-        return self.scopes.pop()
+        return value, points
 
     def tile(self, x: Expression, parts: Parts, *, address: bool = False) -> Value:
-        """Return an expression as a value; the extremes of a tensor's tile are reductions."""
+        """Return an expression as a value; a tile's ends are those of all that are looked at."""
         match x:
             case Reduce(reducer=reducer, ranks=(rank,), body=Access() as access):
                 return self.extreme_of(access, rank, reducer)
+            case Parameter(name=name) if name == f"{self.rank}_first":
+                return Ref(self.firsts)
+            case Parameter(name=name) if name == f"{self.rank}_last":
+                return Ref(self.lasts)
             case _:
                 return super().tile(x, parts, address=address)
 
     def extreme_of(self, access: Access, rank: str, reducer: str) -> Value:
-        """Return the least or greatest element of a tensor along a tile."""
+        """Return the least or greatest element of a tensor along each tile."""
 
-        def inside(x: Expression) -> Expression | None:
+        def place(x: Expression) -> Value:
             if x != RankVariable(rank) or rank != self.rank:
-                return None
-            return Apply("min", (x, Apply("-", (Size(rank), Constant(1)))))
+                return self.tile(x, {}, address=True)
+            here = Op("+", (Ref(self.firsts), Index(rank, row=True)))
+            return Op("min", (here, Op("-", (self.size(rank), Number(1)))))
 
-        coordinates = tuple(
-            self.tile(rewrite(c, inside), {}, address=True) for c in access.coordinates
-        )
+        coordinates = tuple(map(place, access.coordinates))
         depth = len(self.scopes) - 1 if rank == self.rank else 0
         at = (access.tensor, coordinates)
         if at not in self.loads[depth]:
@@ -222,14 +259,15 @@ class TableLowering(Lowering):
         key = (f"{reducer} {access.tensor}", coordinates)
         if key not in self.loads[depth]:
             kind = "int32" if tile.dtype == "bool" else tile.dtype
-            found = Var(self.names.take(f"{tile.name}_{reducer}"), (), kind)
+            left = tuple(a for a in tile.axes if a != rank)
+            found = Var(self.names.take(f"{tile.name}_{reducer}"), left, kind)
             whole: Value = Cast(Ref(tile), "int32") if tile.dtype == "bool" else Ref(tile)
             self.scopes[depth].append(Fold(found, whole, rank, reducer))
             self.loads[depth][key] = found
         return Ref(self.loads[depth][key])
 
     def reads_moving(self, access: Access) -> bool:
-        """Whether a coordinate follows the tile that is looked at."""
+        """Whether a coordinate follows the tiles that are looked at."""
         ends = (f"{self.rank}_first", f"{self.rank}_last")
         names = {x.name for c in access.coordinates for x in walk(c) if isinstance(x, Parameter)}
         return bool(names & set(ends)) or super().reads_moving(access)
