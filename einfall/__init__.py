@@ -22,6 +22,7 @@ from __future__ import annotations
 from .backends.analyse import analyse
 from .backends.compile import Compiled, compile
 from .backends.interpreter import interpret
+from .backends.trace_filter import block_filter, trace_filter
 from .ir.cascade import Cascade, Einsum
 from .ir.errors import (
     BackendError,
@@ -51,8 +52,10 @@ __all__ = [
     "SparsityError",
     "VerificationError",
     "analyse",
+    "block_filter",
     "cascade",
     "compile",
     "differentiate",
     "interpret",
+    "trace_filter",
 ]
