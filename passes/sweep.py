@@ -141,6 +141,10 @@ class Sweep:
         )
         self.pinned[name] = self.pinned.get(name, set()) - set(turned.paired)
         own = self.output(name, name)
+        for c in turned.conditions:
+            match c:
+                case Apply("==", (_, RankVariable(rank=rank))) if rank in target:
+                    self.pinned[name].add(rank)  # met by a comparison, which gives no size
         # What is read is there: its coordinates are those of a point of the gradient.
         asked = [c for c in part.conditions if not asks(c, part.access)]
         conditions = [turned.moved(c) for c in asked]

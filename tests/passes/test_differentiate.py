@@ -16,13 +16,15 @@ from einfall.ir.errors import PassError
 from einfall.ir.expression import free_ranks
 from einfall.ir.notation import cascade
 from einfall.ir.verify import verify
-from einfall.passes.differentiate import differentiate, gradient
+from einfall.passes.differentiate import differentiate, gradient, outputs_with_gradient
 
 from .gradients import assert_gradients, results, run
 
 EVERY = examples.names() + examples.refused()
 ITERATIVE = [n for n in EVERY if getattr(examples, n).iterative_ranks]
-DIFFERENTIABLE = [n for n in EVERY if n not in ITERATIVE]
+DIFFERENTIABLE = [
+    n for n in EVERY if n not in ITERATIVE and outputs_with_gradient(getattr(examples, n))
+]
 
 
 def example(name: str) -> Cascade:
