@@ -190,7 +190,7 @@ def make(
     tensors = []
     for entry in recipe.tensors:
         tensor, _, extents = entry.partition(": ")
-        shape = tuple(sizes.get(x) or int(x) for x in extents.split())
+        shape = tuple(sizes[x] if x in sizes else int(x) for x in extents.split())
         maker = SPECIAL.get(tensor, NORMAL)
         values = maker(draw, shape, sizes)
         kind = {"i": "int32", "b": "bool"}.get(values.dtype.kind, dtype)
