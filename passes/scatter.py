@@ -118,7 +118,7 @@ def scatter(
         if solved is not None:
             rank, value = solved
             bind(rank, value)
-            found.conditions += inside(value, rank)
+            found.conditions += inside(value, once.get(rank, rank))
         else:
             found.conditions.append(Apply("==", (c, goal)))
     found.split = tuple(r for r in found.split if r in left)
