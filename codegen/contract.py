@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import frexp
 
 from ..ir.errors import BackendError
 from ..ir.expression import Access, Apply, Constant, Expression, RankVariable, accesses
@@ -58,9 +59,15 @@ class Contractions(Tiles):
             where = None if test is None else test(here)
             sides = self.sides(lift, axes, here, where) if reducer == "sum" else None
             if sides is not None:
-                left, right, result = sides
-                var = Var(name, result)
-                self.say(Dot(var, left, right, axes[0], start))
+                left, right, result, scale = sides
+                if scale is None:
+                    var = Var(name, result)
+                    self.say(Dot(var, left, right, axes[0], start))
+                else:
+                    product = Var(self.names.take(f"{name}_unscaled"), result)
+                    self.say(Dot(product, left, right, axes[0], None))
+                    value = Op("*", (Ref(product), scale))
+                    var = self.let(name, value if start is None else Op("+", (start, value)))
             else:
                 value = self.present(lift, axes, reducer, here, where)
                 for axis in axes:
@@ -149,11 +156,13 @@ class Contractions(Tiles):
 
     def sides(
         self, lift: Expression, axes: tuple[str, ...], parts: Parts, where: Value | None
-    ) -> tuple[Value, Value, tuple[str, ...]] | None:
+    ) -> tuple[Value, Value, tuple[str, ...], Value | None] | None:
         """Split a product in the two operands of a dot over ``axes``; None if it has no such form.
 
         Each operand has the contracted axis and one of its own; a factor that varies with neither
-        the contracted axis nor the other side joins its side.
+        the contracted axis nor the other side joins its side. What is one number for the whole tile
+        comes last, as what the dot is to be multiplied by, where an operand in half precision would
+        be rounded once more with it.
         """
         if len(axes) != 1 or self.axes[axes[0]].valid == 0:
             return None
@@ -164,7 +173,8 @@ class Contractions(Tiles):
             return None
         groups: tuple[list[Expression], list[Expression]] = ([], [])
         spans = [set[str](), set[str]()]
-        for x, found in terms:
+        numbers = [x for x, found in terms if not found and not exact_factor(x)]
+        for x, found in ((x, found) for x, found in terms if x not in numbers):
             side = 1 if own[1] in found else 0
             if own[0] in found and own[1] in found:
                 return None
@@ -172,7 +182,10 @@ class Contractions(Tiles):
             spans[side] |= found
         if not all(axis in s for s in spans):
             return None
+        scale: Value | None = self.product(numbers, parts) if numbers else None
         values = [self.product(group, parts) for group in groups]
+        if scale is not None and self.common_dtype(*values) not in NARROW:
+            values[0], scale = Op("*", (self.widen(values[0]), scale)), None
         if where is not None:
             sides = [k for k in (0, 1) if value_axes(where) <= spans[k]]
             if not sides:
@@ -184,7 +197,7 @@ class Contractions(Tiles):
             inside = Op("<", (Index(axis), Number(valid)))
             values[0] = Op("where", (inside, self.widen(values[0]), Number(0.0)))
         left, right = self.matched(*values)
-        return left, right, own
+        return left, right, own, scale
 
     def axes_probe(self, x: Expression, parts: Parts) -> Value:
         """Return a stand-in value with the axes of an expression, without loading anything."""
@@ -208,20 +221,32 @@ class Contractions(Tiles):
         What was computed here, in float32, takes the dtype of the operand that comes from memory;
         where both were computed, the widest float dtype that the kernel reads.
         """
+        goal = self.common_dtype(left, right)
+        return self.cast(left, goal), self.cast(right, goal)
+
+    def common_dtype(self, left: Value, right: Value) -> str:
+        """Return the dtype that both operands of a dot take."""
         dtypes = [self.dtype(left), self.dtype(right)]
         loaded = [d for d in dtypes if d in NARROW]
         if not loaded:
             floats = [d for t in self.kernel.reads if (d := self.dtypes.get(t, "")) != ""]
             narrow = {d for d in floats if d in NARROW}
             wide = {d for d in floats if d in ("float32", "float64")}
-            goal = narrow.pop() if len(narrow) == 1 and not wide else "float32"
-        else:
-            goal = loaded[0] if len(set(loaded)) == 1 else "float32"
-        return self.cast(left, goal), self.cast(right, goal)
+            return narrow.pop() if len(narrow) == 1 and not wide else "float32"
+        return loaded[0] if len(set(loaded)) == 1 else "float32"
 
     def cast(self, value: Value, dtype: str) -> Value:
         """Return a value in a dtype."""
         return value if self.dtype(value) == dtype else Cast(value, dtype)
+
+
+def exact_factor(expression: Expression) -> bool:
+    """Whether a factor is a power of two or its negative, so that nothing is rounded by it."""
+    match expression:
+        case Constant(value=value):
+            return not isinstance(value, bool) and abs(frexp(value)[0]) == 0.5
+        case _:
+            return False
 
 
 def identity_value(reducer: str) -> Number:
