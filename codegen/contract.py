@@ -24,6 +24,8 @@ from .loop_nest import (
 from .tiles import NARROW, Parts, Tiles
 
 FOLDABLE = ("sum", "max", "min", "prod", "any", "all")
+WIDEST = {"int32": 2**31 - 1, "int64": 2**63 - 1}
+"""The largest whole number of a dtype."""
 SMALLEST_DOT = 16
 """Tensor cores take no narrower operand."""
 
@@ -133,13 +135,18 @@ class Contractions(Tiles):
         value = self.wide(lift, parts)
         if reducer in ("any", "all") and self.dtype(value) != "bool":
             value = Op("!=", (value, Number(0)))
-        tests = [] if where is None else [where]
+        if where is not None:
+            value = Op("where", (where, value, identity_value(reducer)))
         for name in axes:
             axis = self.axes[name]
             if axis.padded and not is_identity(self.at_padding(lift, axis.rank), reducer):
-                tests.append(Op("<", (Index(name), Number(axis.offset + axis.valid))))
-        for test in tests:
-            value = Op("where", (test, value, identity_value(reducer)))
+                test = Op("<", (Index(name), Number(axis.offset + axis.valid)))
+                # whole numbers stay whole: some other coordinate exists, so no infinity is left
+                whole = axis.valid > 0 and WIDEST.get(self.dtype(value))
+                other = identity_value(reducer)
+                if whole and reducer in ("min", "max"):
+                    other = Number(whole if reducer == "min" else -whole)
+                value = Op("where", (test, value, other))
         return value
 
     def at_padding(self, lift: Expression, rank: str) -> str:

@@ -82,8 +82,20 @@ def segments(cascade: Cascade, streaming: Streaming) -> tuple[Streaming, ...]:
     is made of along its rank joins its traversal. The last traversal ends them all.
 
     Requires: ``streaming`` walks a rank that ``cascade`` concatenates. Keeps: every tensor's value.
+
+    Raises
+    ------
+    BackendError
+        if an accumulator keeps a rank of the name that a part has for its own.
     """
     ranks = part_ranks(cascade.einsums)[streaming.rank]
+    for one in streaming.fields:
+        for rank in set(one.ranks) & set(ranks):
+            raise BackendError(
+                f"{streaming.rank} is a concatenation of {', '.join(ranks)}, and {one.tensor} keeps"
+                f" a rank {rank} too, which would mean two things in one loop; give the part's rank"
+                " a name of its own"
+            )
     taken = {*cascade.inputs, *cascade.ranks, *(n for n, _ in cascade.parameters)}
     taken |= {e.name for e in cascade.einsums} | {f.tensor for f in streaming.fields}
     made = tuple(

@@ -10,6 +10,7 @@ import torch
 
 import einfall
 from einfall.ir.cascade import Cascade
+from einfall.ir.errors import BackendError
 
 from .kernel_cases import DEVICE, assert_kernels_agree, outputs, relative, run_nests
 
@@ -213,3 +214,14 @@ def test_a_concatenated_rank_is_not_cut_in_parts_side_by_side(rank: str) -> None
     f = einfall.compile(c, backend="triton", parts={rank: 2})
     with pytest.raises(einfall.EinfallError, match=rank):
         f(Q, KC, VC, K, V)
+
+
+def test_a_parts_rank_that_is_also_kept_is_refused_by_name() -> None:
+    c = einfall.cascade("""
+def clash(X, Y):
+    T[n] = concat[n](X[i], Y[j])
+    O[j] = sum[n](T[n] * Y[j])
+    return O
+""")
+    with pytest.raises(BackendError, match="a concatenation of i, j, and O keeps a rank j"):
+        einfall.compile(c, backend="triton")(torch.ones(2000), torch.ones(3000))
