@@ -228,7 +228,7 @@ Maker = Callable[[numpy.random.Generator, tuple[int, ...], Sizes], Array]
 def _length(draw: numpy.random.Generator, shape: tuple[int, ...], sizes: Sizes) -> Array:
     """Draw lengths from 0 to m; the first sequence is empty, the last one full."""
     lengths = draw.integers(0, sizes["m"] + 1, shape)
-    lengths[0], lengths[-1] = 0, sizes["m"]
+    lengths[:1], lengths[-1:] = 0, sizes["m"]
     return lengths
 
 
@@ -256,7 +256,7 @@ def _channels(draw: numpy.random.Generator, shape: tuple[int, ...], sizes: Sizes
 def _counts(draw: numpy.random.Generator, shape: tuple[int, ...], sizes: Sizes) -> Array:
     """Draw lengths of lists; one is empty."""
     counts = draw.integers(0, sizes["columns"] + 1, shape)
-    counts[..., 0] = numpy.arange(shape[1])[None] % 2
+    counts[..., :1] = numpy.minimum(numpy.arange(shape[1])[:, None] % 2, sizes["columns"])
     return counts
 
 

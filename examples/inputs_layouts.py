@@ -20,7 +20,7 @@ Made = tuple[tuple[Array, ...], dict[str, Any]]
 def _lengths(draw: Draw, count: int, most: int) -> Array:
     """Draw lengths from 0 to ``most``; the first is 1, the last is all."""
     lengths = draw.integers(0, most + 1, count)
-    lengths[0], lengths[-1] = 1, most
+    lengths[:1], lengths[-1:] = min(1, most), most
     return lengths
 
 
@@ -51,16 +51,17 @@ def paged_prefill(draw: Draw, z: Sizes) -> Made:
     """Chunks of different lengths, one of them a single query."""
     K, V, page, most = _pages(draw, z)
     Q = draw.standard_normal((z["b"], z["p"], z["kv"], z["e"]))
-    length = draw.integers(z["p"], most + 1, z["b"])
-    new = _lengths(draw, z["b"], min(z["p"], most))
+    chunk = min(z["p"], most)
+    length = draw.integers(chunk, most + 1, z["b"])
+    new = _lengths(draw, z["b"], chunk)
     return (Q, K, V, page, numpy.maximum(length, new), new), {"B": z["block"]}
 
 
 def varlen(draw: Draw, z: Sizes) -> Made:
     """Four sequences: no query, several of each, one query, no key."""
     p, m, kv = z["p"], z["m"], z["h"] // z["group"]
-    cu_q = numpy.array([0, 0, p // 2, p // 2 + 1, p])
-    cu_k = numpy.array([0, m // 4, m // 4 + p // 2 + 1, m, m])
+    cu_q = numpy.array([0, 0, p // 2, min(p // 2 + 1, p), p])
+    cu_k = numpy.array([0, m // 4, min(m // 4 + p // 2 + 1, m), m, m])
     seq = numpy.repeat(numpy.arange(4), numpy.diff(cu_q))
     Q = draw.standard_normal((p, z["h"], z["e"]))
     K, V = (draw.standard_normal((m, kv, z[x])) for x in "ef")
@@ -74,7 +75,7 @@ def streaming_llm(draw: Draw, z: Sizes) -> Made:
     K, V = (draw.standard_normal((b, h, sinks + W, z[x])) for x in "ef")
     half = 10000.0 ** (-numpy.arange(z["e"] // 2) / (z["e"] // 2))
     length = _lengths(draw, b, sinks + W + 1)
-    length[-1] = sinks + 5 * W // 2
+    length[-1:] = sinks + 5 * W // 2
     return (Q, K, V, numpy.concatenate([half, half]), length), {"sinks": sinks, "W": W}
 
 
@@ -127,7 +128,7 @@ def merge_partial(draw: Draw, z: Sizes) -> Made:
     shape = (3, 1, 2, min(z["p"], 9))
     L = 3 * draw.standard_normal(shape)
     L[0, :, :, ::2] = -numpy.inf
-    L[:, :, :, 0] = -numpy.inf
+    L[:, :, :, :1] = -numpy.inf
     O = draw.standard_normal((*shape, z["f"]))  # noqa: E741
     return (numpy.where(numpy.isfinite(L)[..., None], O, 0), L), {}
 
@@ -142,12 +143,12 @@ def sink_tokens(draw: Draw, z: Sizes) -> Made:
 
 
 def hyper(draw: Draw, z: Sizes) -> Made:
-    """Sorted blocks that fill the sequence; samples with replacement."""
+    """Sorted blocks that fill the sequence; samples with replacement, none of no token."""
     b, h, B = 1, 2, z["block"]
     n = B * (z["m"] // B)
     Q, K, V = (draw.standard_normal((b, h, n, z[x])) for x in "eef")
     (pq, rank_q), (pk, rank_k) = _orders(draw, b, h, n), _orders(draw, b, h, n)
-    sample = draw.integers(0, n, (b, h, 2 * B))
+    sample = draw.integers(0, max(n, 1), (b, h, 2 * B if n else 0))
     return (Q, K, V, pq, pk, rank_q, rank_k, sample), {"B": B}
 
 
@@ -158,7 +159,7 @@ def paro(draw: Draw, z: Sizes) -> Made:
     order, place = _orders(draw, h, n)
     blocks = -(-n // B)
     keep = (draw.random((h, blocks, blocks)) < 0.5).astype(int)
-    keep[0, 0] = 0
+    keep[0, :1] = 0
     return (Q, K, V, order, place, keep), {"B": B}
 
 
