@@ -15,6 +15,7 @@ from .lists import Lists
 from .loop_nest import (
     Axis,
     Cast,
+    Comment,
     Index,
     Number,
     Op,
@@ -62,6 +63,10 @@ class Selections(Lists):
         mass = selection.selector in ENDS
         valued = Var(self.names.take(f"{name}_values"), kept) if mass else None
         self.say(Order(place, source.name, Ref(grouped), ranked, valued))
+        found = find_count(self.kernel.before, einsum)
+        if found is None:
+            raise BackendError(f"{einsum.name} selects and its members are not counted")
+        self.say(Comment(f"{found}, the length of each list"))
         members = self.members(f"{name}_able", Op("<", (Ref(grouped), OUT)), source)
         count = members
         if valued is not None:
@@ -76,9 +81,6 @@ class Selections(Lists):
         count = Op("min", (count, Number(target.valid)))
         if self.dtype(count) != "int32":
             count = Cast(count, "int32")
-        found = find_count(self.kernel.before, einsum)
-        if found is None:
-            raise BackendError(f"{einsum.name} selects and its members are not counted")
         var = self.let(self.names.tile(found.name), count, dtype="int32")
         self.keep(einsum.name, einsum.ranks, parts, place)
         self.keep(found.name, count_ranks(einsum), parts, var)
