@@ -68,8 +68,8 @@ class Contractions(Tiles):
                 else:
                     product = Var(self.names.take(f"{name}_unscaled"), result)
                     self.say(Dot(product, left, right, axes[0], None))
-                    value = Op("*", (Ref(product), scale))
-                    var = self.let(name, value if start is None else Op("+", (start, value)))
+                    scaled = Op("*", (Ref(product), scale))
+                    var = self.let(name, scaled if start is None else Op("+", (start, scaled)))
             else:
                 value = self.present(lift, axes, reducer, here, where)
                 for axis in axes:
