@@ -10,11 +10,9 @@ from typing import Any
 
 from ..ir.cascade import Cascade, Scalar
 from ..ir.errors import BackendError, EinfallError, ShapeError
-from ..ir.expression import Access, Populate, RankVariable, Size, walk
-from ..ir.sizes import bind_parameters, rank_sizes
-from ..passes.divide import short_ranks
 from ..passes.keep import Gradient
 from ..passes.pipeline import Known
+from .arguments import DESCRIBING, aligned_inputs, as_torch, known_of, lowering_key, own_target
 from .interpreter import interpret
 from .launch import READY_LIMIT, Plan, Ready
 from .lowered import Lowered, lower_cascade
@@ -27,9 +25,6 @@ TRIED = 6
 """Partitions that tuning measures."""
 
 log = logging.getLogger("einfall")
-
-DESCRIBING = ("sm_90", "sm_100", "sm_103", "sm_120")
-"""Targets with tensor descriptors."""
 
 BACKENDS = ("auto", "triton", "interpreter")
 EMITTERS = ("auto", "tl", "gluon")
@@ -184,14 +179,18 @@ class Compiled:
             given = {n: x for n, x in parameters.items() if n in dict(cascade.parameters)}
             if not self._on_triton(tensors):
                 return interpreted(cascade, given)
+            # tiles and a forced emitter are meant for the ranks and kernels of the forward
+            forward = not parts
             part = Compiled(
                 cascade,
                 "triton",
                 self.target,
-                {},
+                self.tiles if forward else {},
                 self.num_warps,
                 self.num_stages,
                 self.descriptors,
+                parts=self.parts if forward else None,
+                emitter=self.emitter if forward or self.emitter == "tl" else "auto",
                 inside=tuple(n for n in self.inside if n in cascade.inputs),
                 dtypes=dtypes,
                 differentiable=False,
@@ -247,7 +246,7 @@ class Compiled:
             )
         found = interpret(self.declared, *tensors, **parameters)
         if any(hasattr(t, "stride") and hasattr(t, "device") for t in tensors):
-            return _as_torch(found, tensors)
+            return as_torch(found, tensors)
         return found
 
     def lower(
@@ -269,11 +268,11 @@ class Compiled:
         holds for every input, ``dtypes`` for single ones. ``choice`` takes another of the
         partition's configurations than its best guess; ``parts`` is as for ``compile``.
         """
-        goal = target or self.target or _own_target()
+        goal = target or self.target or own_target()
         cut = {**self.tiles, **(tiles or {})}
         cascade = self.declared
         if tensors:
-            known = _known(cascade, tensors, parameters, sizes, goal, cut)
+            known = known_of(cascade, tensors, parameters, sizes, goal, cut)
         else:
             named = {n: dtype for n in cascade.inputs} | dict(dtypes or {})
             defaults = {n: v for n, v in cascade.parameters if v is not None}
@@ -303,7 +302,7 @@ class Compiled:
 
     def _lower(self, known: Known) -> Lowered:
         """Lower, once for each class of arguments."""
-        key = _lowering_key(self.declared, known)
+        key = lowering_key(self.declared, known)
         if key not in self._lowered:
             self._lowered[key] = lower_cascade(self.declared, known)
         return replace(self._lowered[key], known=known)
@@ -368,133 +367,3 @@ class Compiled:
     def benchmark(self, *tensors: Any, **parameters: Any) -> float:
         """Time a call on these tensors: the median, in milliseconds."""
         return self.lower(*tensors, **parameters).benchmark(*tensors, **parameters)
-
-
-def _known(
-    cascade: Cascade,
-    tensors: tuple[Any, ...],
-    parameters: Mapping[str, Scalar],
-    sizes: Mapping[str, int] | None,
-    target: str,
-    tiles: Mapping[str, int],
-) -> Known:
-    """Return what the arguments of a call tell."""
-    if len(tensors) != len(cascade.inputs):
-        raise ShapeError(
-            f"{cascade.name} takes {len(cascade.inputs)} tensors "
-            f"({', '.join(cascade.inputs)}); {len(tensors)} given"
-        )
-    values = bind_parameters(cascade, parameters)
-    shapes = {n: tuple(t.shape) for n, t in zip(cascade.inputs, tensors, strict=True)}
-    found = rank_sizes(cascade, shapes, values, sizes or {})
-    dtypes = {
-        n: str(t.dtype).removeprefix("torch.") for n, t in zip(cascade.inputs, tensors, strict=True)
-    }
-    boxes = [n for n, t in zip(cascade.inputs, tensors, strict=True) if boxed(t)]
-    return Known(
-        found, shapes, values, dtypes, target, tiles, tuple(boxes) if target in DESCRIBING else ()
-    )
-
-
-def aligned_inputs(
-    cascade: Cascade, sizes: Mapping[str, int], dtypes: Mapping[str, str]
-) -> tuple[str, ...]:
-    """Return the inputs whose rows are multiples of 16 bytes, if they lie contiguously."""
-    found = []
-    for name in cascade.inputs:
-        last = next(
-            x.coordinates[-1:]
-            for e in cascade.einsums
-            for x in e.expressions()
-            if isinstance(x, Access) and x.tensor == name
-        )
-        size = sizes.get(last[0].rank, 0) if last and isinstance(last[0], RankVariable) else 0
-        width = {"float32": 4, "float64": 8, "int64": 8, "int32": 4}.get(dtypes[name], 2)
-        if size and size * width % 16 == 0:
-            found.append(name)
-    return tuple(found)
-
-
-def boxed(tensor: Any) -> bool:
-    """Whether a tensor descriptor may fetch boxes of a tensor.
-
-    Its last rank must be contiguous, its address and its other strides multiples of 16 bytes.
-    """
-    if not hasattr(tensor, "data_ptr") or tensor.dim() < 2 or tensor.stride(-1) != 1:
-        return False
-    size = tensor.element_size()
-    steps = (n * size for n in tensor.stride()[:-1])
-    return tensor.data_ptr() % 16 == 0 and all(n > 0 and n % 16 == 0 for n in steps)
-
-
-def _lowering_key(cascade: Cascade, known: Known) -> Any:
-    """Return what a lowering depends on; lengths of long ranks count only in powers of two.
-
-    Coordinates of inputs that are not plain ranks may or may not provably stay inside, so they make
-    the exact sizes and parameters count.
-    """
-    short = short_ranks(cascade, known.sizes)
-    widths = tuple(
-        (r, n if r in short else min(4096, 1 << max(n - 1, 0).bit_length()))
-        for r, n in sorted(known.sizes.items())
-    )
-    computed = set()
-    for einsum in cascade.einsums:
-        if isinstance(einsum.body, Populate):
-            # what is chosen from is held whole, and so is the list
-            computed |= {(r, known.sizes.get(r)) for r in (einsum.body.rank, *einsum.ranks)}
-        for x in einsum.expressions():
-            if not isinstance(x, Access):
-                continue
-            for k, c in enumerate(x.coordinates):
-                if isinstance(c, RankVariable):
-                    continue
-                # whether such a coordinate stays inside may be proved from these sizes
-                ranks = {y.rank for y in walk(c) if isinstance(y, RankVariable | Size)}
-                computed |= {(r, known.sizes.get(r)) for r in ranks}
-                if x.tensor in known.shapes:
-                    computed.add((f"{x.tensor} {k}", known.shapes[x.tensor][k]))
-                elif x.tensor not in cascade.inputs:
-                    rank = cascade.einsum(x.tensor).output.coordinates[k : k + 1]
-                    computed |= {
-                        (y.rank, known.sizes.get(y.rank))
-                        for z in rank
-                        for y in walk(z)
-                        if isinstance(y, RankVariable)
-                    }
-    exact = tuple(sorted(computed, key=str))
-    values = tuple((n, v, type(v).__name__) for n, v in known.parameters.items())
-    return (
-        widths, exact, values, tuple(known.dtypes.items()), known.target,
-        tuple(known.tiles.items()), known.described, known.descriptors,
-        known.num_warps, known.num_stages, known.choice, tuple(known.parts.items()), known.inside,
-        known.emitter,
-    )  # fmt: skip
-
-
-def _own_target() -> str:
-    """Return the architecture of the GPU that is here; ``sm_90`` where there is none."""
-    import torch
-
-    if not torch.cuda.is_available():
-        return "sm_90"
-    if torch.version.hip:
-        return str(torch.cuda.get_device_properties(0).gcnArchName).split(":")[0]
-    major, minor = torch.cuda.get_device_capability()
-    return f"sm_{major}{minor}"
-
-
-def _as_torch(found: Any, tensors: tuple[Any, ...]) -> Any:
-    """Give the interpreter's arrays back as torch tensors, floats in the inputs' widest dtype."""
-    import torch
-
-    floats = [t.dtype for t in tensors if hasattr(t, "dtype") and t.dtype.is_floating_point]
-    dtype = floats[0] if floats else torch.float64
-    for other in floats[1:]:
-        dtype = torch.promote_types(dtype, other)
-
-    def one(x: Any) -> Any:
-        tensor = torch.as_tensor(x)
-        return tensor.to(dtype) if tensor.dtype.is_floating_point else tensor
-
-    return tuple(one(x) for x in found) if isinstance(found, tuple) else one(found)

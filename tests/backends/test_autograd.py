@@ -279,3 +279,12 @@ def test_the_face_gives_the_gradient_to_read() -> None:
     g = einfall.differentiate(examples.causal, wrt=["Q"])
     assert g.outputs == ("Q_grad",)
     assert einfall.cascade(str(g)) == g
+
+
+def test_what_is_fixed_for_the_forward_holds_with_gradients_too() -> None:
+    f = einfall.compile(examples.attention, backend="triton", tiles={"p": 32, "m": 16})
+    Q, K, V = (torch.randn(1, 1, 40, 16, device=DEVICE, requires_grad=True) for _ in range(3))
+    f(Q, K, V).sum().backward()
+    (kernel,) = f.mapping.kernels
+    assert (kernel.partition("p").tile, kernel.partition("m").tile) == (32, 16)
+    assert Q.grad is not None and bool(torch.isfinite(Q.grad).all())

@@ -1,0 +1,146 @@
+"""What the arguments of a call tell a lowering, and which of it a lowering depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..ir.cascade import Cascade, Scalar
+from ..ir.errors import ShapeError
+from ..ir.expression import Access, Populate, RankVariable, Size, walk
+from ..ir.sizes import bind_parameters, rank_sizes
+from ..passes.divide import short_ranks
+from ..passes.pipeline import Known
+
+DESCRIBING = ("sm_90", "sm_100", "sm_103", "sm_120")
+"""Targets with tensor descriptors."""
+
+
+def known_of(
+    cascade: Cascade,
+    tensors: tuple[Any, ...],
+    parameters: Mapping[str, Scalar],
+    sizes: Mapping[str, int] | None,
+    target: str,
+    tiles: Mapping[str, int],
+) -> Known:
+    """Return what the arguments of a call tell."""
+    if len(tensors) != len(cascade.inputs):
+        raise ShapeError(
+            f"{cascade.name} takes {len(cascade.inputs)} tensors "
+            f"({', '.join(cascade.inputs)}); {len(tensors)} given"
+        )
+    values = bind_parameters(cascade, parameters)
+    shapes = {n: tuple(t.shape) for n, t in zip(cascade.inputs, tensors, strict=True)}
+    found = rank_sizes(cascade, shapes, values, sizes or {})
+    dtypes = {
+        n: str(t.dtype).removeprefix("torch.") for n, t in zip(cascade.inputs, tensors, strict=True)
+    }
+    boxes = [n for n, t in zip(cascade.inputs, tensors, strict=True) if boxed(t)]
+    return Known(
+        found, shapes, values, dtypes, target, tiles, tuple(boxes) if target in DESCRIBING else ()
+    )
+
+
+def aligned_inputs(
+    cascade: Cascade, sizes: Mapping[str, int], dtypes: Mapping[str, str]
+) -> tuple[str, ...]:
+    """Return the inputs whose rows are multiples of 16 bytes, if they lie contiguously."""
+    found = []
+    for name in cascade.inputs:
+        last = next(
+            x.coordinates[-1:]
+            for e in cascade.einsums
+            for x in e.expressions()
+            if isinstance(x, Access) and x.tensor == name
+        )
+        size = sizes.get(last[0].rank, 0) if last and isinstance(last[0], RankVariable) else 0
+        width = {"float32": 4, "float64": 8, "int64": 8, "int32": 4}.get(dtypes[name], 2)
+        if size and size * width % 16 == 0:
+            found.append(name)
+    return tuple(found)
+
+
+def boxed(tensor: Any) -> bool:
+    """Whether a tensor descriptor may fetch boxes of a tensor.
+
+    Its last rank must be contiguous, its address and its other strides multiples of 16 bytes.
+    """
+    if not hasattr(tensor, "data_ptr") or tensor.dim() < 2 or tensor.stride(-1) != 1:
+        return False
+    size = tensor.element_size()
+    steps = (n * size for n in tensor.stride()[:-1])
+    return tensor.data_ptr() % 16 == 0 and all(n > 0 and n % 16 == 0 for n in steps)
+
+
+def lowering_key(cascade: Cascade, known: Known) -> Any:
+    """Return what a lowering depends on; lengths of long ranks count only in powers of two.
+
+    Coordinates of inputs that are not plain ranks may or may not provably stay inside, so they make
+    the exact sizes and parameters count.
+    """
+    short = short_ranks(cascade, known.sizes)
+    widths = tuple(
+        (r, n if r in short else min(4096, 1 << max(n - 1, 0).bit_length()))
+        for r, n in sorted(known.sizes.items())
+    )
+    computed = set()
+    for einsum in cascade.einsums:
+        if isinstance(einsum.body, Populate):
+            # what is chosen from is held whole, and so is the list
+            computed |= {(r, known.sizes.get(r)) for r in (einsum.body.rank, *einsum.ranks)}
+        for x in einsum.expressions():
+            if not isinstance(x, Access):
+                continue
+            for k, c in enumerate(x.coordinates):
+                if isinstance(c, RankVariable):
+                    continue
+                # whether such a coordinate stays inside may be proved from these sizes
+                ranks = {y.rank for y in walk(c) if isinstance(y, RankVariable | Size)}
+                computed |= {(r, known.sizes.get(r)) for r in ranks}
+                if x.tensor in known.shapes:
+                    computed.add((f"{x.tensor} {k}", known.shapes[x.tensor][k]))
+                elif x.tensor not in cascade.inputs:
+                    rank = cascade.einsum(x.tensor).output.coordinates[k : k + 1]
+                    computed |= {
+                        (y.rank, known.sizes.get(y.rank))
+                        for z in rank
+                        for y in walk(z)
+                        if isinstance(y, RankVariable)
+                    }
+    exact = tuple(sorted(computed, key=str))
+    values = tuple((n, v, type(v).__name__) for n, v in known.parameters.items())
+    return (
+        widths, exact, values, tuple(known.dtypes.items()), known.target,
+        tuple(known.tiles.items()), known.described, known.descriptors,
+        known.num_warps, known.num_stages, known.choice, tuple(known.parts.items()), known.inside,
+        known.emitter,
+    )  # fmt: skip
+
+
+def own_target() -> str:
+    """Return the architecture of the GPU that is here; ``sm_90`` where there is none."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return "sm_90"
+    if torch.version.hip:
+        return str(torch.cuda.get_device_properties(0).gcnArchName).split(":")[0]
+    major, minor = torch.cuda.get_device_capability()
+    return f"sm_{major}{minor}"
+
+
+def as_torch(found: Any, tensors: tuple[Any, ...]) -> Any:
+    """Give the interpreter's arrays back as torch tensors, floats in the inputs' widest dtype."""
+    import torch
+
+    floats = [t.dtype for t in tensors if hasattr(t, "dtype") and t.dtype.is_floating_point]
+    dtype = floats[0] if floats else torch.float64
+    for other in floats[1:]:
+        dtype = torch.promote_types(dtype, other)
+
+    def one(x: Any) -> Any:
+        tensor = torch.as_tensor(x)
+        return tensor.to(dtype) if tensor.dtype.is_floating_point else tensor
+
+    return tuple(one(x) for x in found) if isinstance(found, tuple) else one(found)
