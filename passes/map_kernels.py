@@ -23,6 +23,7 @@ from ..ir.expression import (
 )
 from ..ir.mapping import MappedKernel, Role, Traversal, View
 from ..ir.selection import find_count, list_rank
+from ..ir.show import show_expression
 from ..ir.streaming import Field, Reason, Streaming
 from .divide import Group, closure, reads_of
 from .domain_simplify import FALSE
@@ -33,7 +34,7 @@ from .phases import continued, part_results
 from .presence import Facts
 from .segments import segments
 from .stream import stream
-from .walk_lists import NARROWEST, row_steps, split_lists
+from .walk_lists import NARROWEST, is_member, row_steps, split_lists
 
 
 def map_kernel(
@@ -92,6 +93,7 @@ def map_kernel(
     for s in streamings:
         collect_presence((*s.body, *s.finalise), facts)
         taking.append(tuple((f.tensor, facts.taking[f.tensor]) for f in s.fields))
+    refuse_listed(group.targets, facts)
     before = tuple(replace(e, body=explicit(e.body, facts)) for e in before)
     streamings = tuple(
         replace(
@@ -355,6 +357,19 @@ def collect_presence(work: tuple[Einsum | Field, ...], facts: Facts) -> None:
                     # what finishes a reduction exists wherever that does
                     conditions += facts.conditions(body)
                 facts.found[item.name] = facts.settle(conditions)
+
+
+def refuse_listed(targets: tuple[str, ...], facts: Facts) -> None:
+    """Refuse to store what exists where a list says so: loops walk lists, stores are no loops."""
+    for target in targets:
+        condition = facts.found.get(target)
+        for x in () if condition is None else walk(condition):
+            if is_member(x):
+                raise BackendError(
+                    f"{target} ({facts.writers[target].at}) would be stored, and a list says which "
+                    f"of its points exist: {show_expression(x)}; reduce it along the rank that the "
+                    "list names, or write it over the list's places, as in K[L[p, j]]"
+                )
 
 
 def select_presence(einsum: Einsum, body: Populate, facts: Facts) -> None:

@@ -45,6 +45,15 @@ def test_nothing_to_compute(name: str) -> None:
         assert_kernels_agree(cascade, tensors, parameters, TOLERANCE["float32"], TILES)
 
 
+@pytest.mark.parametrize("name", ["block_lists", "seer_attention", "topk_blocks"])
+def test_sequences_shorter_than_a_block(name: str) -> None:
+    """What spans little memory is not stored, if a list says what of it exists."""
+    for length in (1, 20):
+        tensors, parameters = arguments(name, scale=BASE | {"p": length, "m": length})
+        cascade = getattr(examples, name)
+        assert_kernels_agree(cascade, tensors, parameters, TOLERANCE["float32"], TILES)
+
+
 @pytest.mark.parametrize("case", [x for x in SIZES if not x.startswith("no ")])
 @pytest.mark.parametrize("name", RANGE)
 def test_odd_sizes(name: str, case: str) -> None:

@@ -162,6 +162,17 @@ def test_refusals_name_the_reason(filter: str, word: str) -> None:
         einfall.compile(cascade).lower(*qkv(), lists(1, 2, 3, 4, of=6))
 
 
+def test_what_a_list_lets_exist_is_not_stored() -> None:
+    """It is asked for by the user here; a cut between kernels that needs it is not made."""
+    cascade = einfall.cascade(
+        "def f(Q, K, L: unique):\n"
+        "    S[p, m: m // 16 in L[p // 32]] = Q[p, e] * K[m, e]\n"
+        "    return S"
+    )
+    with pytest.raises(einfall.BackendError, match=r"S .* a list says which of its points exist"):
+        einfall.compile(cascade).lower(numbers(P, 16), numbers(M, 16), lists(3, 4, of=6))
+
+
 def test_tiles_wider_than_a_list_serves_are_refused() -> None:
     cascade = declared("m // 16 in Blocks[b, h, p // 32]", "Blocks: unique")
     with pytest.raises(einfall.EinfallError, match="one list for every 32"):
