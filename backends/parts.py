@@ -15,6 +15,7 @@ from ..codegen.kernel import Kernel
 from ..ir.cascade import Scalar
 from ..ir.mapping import Cut, MappedKernel
 from ..ir.mapping import Mapping as Mapped
+from ..passes.partition import operands
 
 PROCESSORS = 132
 """Multiprocessors of the machine that is assumed where no GPU is: an H100 or H200."""
@@ -67,7 +68,11 @@ def with_parts(
 
 
 def worth_parts(mapping: Mapped, sizes: Mapping[str, int], processors: int) -> dict[str, int]:
-    """Return the streamed ranks that are better reduced in parts (each with 0: as many as fit)."""
+    """Return the streamed ranks that are better reduced in parts (each with 0: as many as fit).
+
+    They are where programs would leave multiprocessors idle, and where storing the parts' states
+    moves no more than walking the rank does: few rows, as in decoding.
+    """
     found: dict[str, int] = {}
     for kernel in mapping.kernels:
         for rank in kernel.ranks("streamed"):
@@ -77,9 +82,22 @@ def worth_parts(mapping: Mapped, sizes: Mapping[str, int], processors: int) -> d
                 continue
             tiles = -(-sizes[rank] // kernel.partition(rank).tile)
             slots = processors * kernel.residents
-            if tiles_of_part(tiles, programs(kernel, sizes), slots) < tiles:
+            parts = -(-tiles // tiles_of_part(tiles, programs(kernel, sizes), slots))
+            if parts > 1 and moved(kernel, parts, sizes) <= walked(kernel, rank, sizes):
                 found[rank] = 0
     return found
+
+
+def moved(kernel: MappedKernel, parts: int, sizes: Mapping[str, int]) -> int:
+    """Return the bytes of the states of all parts, in float32, written once and read once."""
+    fields = kernel.traversals[0].streaming.fields
+    return 8 * parts * sum(prod(sizes.get(r, 1) for r in f.ranks) for f in fields)
+
+
+def walked(kernel: MappedKernel, rank: str, sizes: Mapping[str, int]) -> int:
+    """Return the bytes of the tensors that have a rank, taken for two bytes an element."""
+    spans = {(t, frozenset(ranks)) for t, ranks in operands(kernel) if rank in ranks}
+    return 2 * sum(prod(sizes.get(r, 1) for r in ranks) for _, ranks in spans)
 
 
 def programs(kernel: MappedKernel, sizes: Mapping[str, int]) -> int:

@@ -123,3 +123,12 @@ def test_parts_compile_well() -> None:
     dtypes = dict(lowered.mapping.dtypes)
     check(compile_ahead(parts, dtypes, "sm_90"))
     check(compile_ahead(merge, dtypes, "sm_90"), tensor_core=False)
+
+
+def test_parts_are_for_few_rows_over_many_columns() -> None:
+    """States of many rows would move more than the walk does, so they stay in one kernel."""
+    f = einfall.compile(examples.attention)
+    sizes = {"b": 2, "h": 2, "e": 64, "f": 64}
+    few = f.lower(sizes=sizes | {"p": 1, "m": 8192}, target="sm_90")
+    many = f.lower(sizes=sizes | {"p": 1024, "m": 1024}, target="sm_90")
+    assert [len(x.kernels) for x in (few, many)] == [2, 1]
