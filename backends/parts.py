@@ -91,13 +91,15 @@ def worth_parts(mapping: Mapped, sizes: Mapping[str, int], processors: int) -> d
 def moved(kernel: MappedKernel, parts: int, sizes: Mapping[str, int]) -> int:
     """Return the bytes of the states of all parts, in float32, written once and read once."""
     fields = kernel.traversals[0].streaming.fields
-    return 8 * parts * sum(prod(sizes.get(r, 1) for r in f.ranks) for f in fields)
+    elements: int = sum(prod(sizes.get(r, 1) for r in f.ranks) for f in fields)
+    return 8 * parts * elements
 
 
 def walked(kernel: MappedKernel, rank: str, sizes: Mapping[str, int]) -> int:
     """Return the bytes of the tensors that have a rank, taken for two bytes an element."""
     spans = {(t, frozenset(ranks)) for t, ranks in operands(kernel) if rank in ranks}
-    return 2 * sum(prod(sizes.get(r, 1) for r in ranks) for _, ranks in spans)
+    elements: int = sum(prod(sizes.get(r, 1) for r in ranks) for _, ranks in spans)
+    return 2 * elements
 
 
 def programs(kernel: MappedKernel, sizes: Mapping[str, int]) -> int:
