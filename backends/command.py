@@ -34,13 +34,14 @@ QUICK = 128
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the user fixed: sizes of ranks, parameters, the inputs' dtype, target, machine."""
+    """What the user fixed: sizes of ranks, parameters, dtype, target, machine, emitter."""
 
     sizes: Mapping[str, Scalar]
     parameters: Mapping[str, Scalar]
     dtype: str
     target: str | None
     machine: str | None = None
+    emitter: str = "auto"
 
 
 def pairs(texts: Sequence[str]) -> dict[str, Scalar]:
@@ -95,7 +96,7 @@ def prepare(
 def lowered(cascade: Cascade, settings: Settings, *, general: bool = False) -> Lowered:
     """Lower a cascade for example tensors; ``general``: only sizes of short ranks are fixed."""
     tensors, sizes, values = prepare_shapes(cascade, settings)
-    f = compile(cascade, target=settings.target)
+    f = compile(cascade, target=settings.target, emitter=settings.emitter)
     if not general:
         return f.lower(*tensors, **dict[str, Any](values))
     short = short_ranks(cascade, sizes)
@@ -131,7 +132,7 @@ def run(cascade: Cascade, settings: Settings, *, kernel: bool) -> int:
     print()
     exact = interpret(cascade, *tensors, **keywords)
     if gpu:
-        f = compile(cascade, backend="triton")
+        f = compile(cascade, backend="triton", emitter=settings.emitter)
         found = f(*(t.cuda() for t in tensors), **keywords)
         print(f"On {torch.cuda.get_device_name()}, in {settings.dtype}, with {shown(sizes)}:")
         status = compare(cascade, found, exact, settings.dtype)
@@ -253,7 +254,8 @@ def bench(cascade: Cascade, settings: Settings) -> int:
     tensors, sizes, values = prepare(cascade, settings)
     keywords: dict[str, Any] = dict(values)
     there = [t.cuda() for t in tensors]
-    k = compile(cascade, backend="triton").lower(*there, **keywords)
+    f = compile(cascade, backend="triton", emitter=settings.emitter)
+    k = f.lower(*there, **keywords)
     seconds = k.benchmark(*there, **keywords) / 1e3
     print(f"{cascade.name} on {torch.cuda.get_device_name()}, {settings.dtype}, {shown(sizes)}")
     for line in measured(explain(k, sizes=sizes, machine=settings.machine), seconds):

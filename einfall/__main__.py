@@ -62,6 +62,12 @@ def parser() -> argparse.ArgumentParser:
             help="of the real inputs (float16)",
         )
         sub.add_argument("--target", help="sm_80, sm_90, sm_100 or gfx942; by default the GPU here")
+        sub.add_argument(
+            "--emitter",
+            default="auto",
+            choices=("auto", "tl", "gluon"),
+            help="plain Triton, or Gluon for Hopper; by default what was measured faster",
+        )
         sub.add_argument("--machine", help="whose figures give times, e.g. H200")
         if name == "run":
             sub.add_argument(
@@ -86,6 +92,7 @@ def dispatch(options: argparse.Namespace) -> int:
         options.dtype,
         options.target,
         options.machine,
+        options.emitter,
     )
     match options.command:
         case "run":

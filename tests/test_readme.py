@@ -34,7 +34,7 @@ def test_first_block_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_kernel_shown_is_the_kernel_generated() -> None:
-    lowered = einfall.compile(einfall.examples.causal).lower(
+    lowered = einfall.compile(einfall.examples.causal, emitter="tl").lower(
         sizes={"e": 64, "f": 64}, dtype="float16", target="sm_90"
     )
     assert PYTHON[1] in lowered.source
