@@ -220,3 +220,10 @@ def test_pairs() -> None:
 def test_summary_of_infinities() -> None:
     assert "1 infinite" in summary(np.array([1.0, -np.inf]))
     assert "empty" in summary(np.zeros((0, 3)))
+
+
+def test_the_emitter_can_be_chosen(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", str(file), "--kernels", "--emitter", "tl"]) == 0
+    assert "import triton.language as tl" in capsys.readouterr().out
+    assert main(["show", str(file), "--kernels", "--emitter", "gluon", "--target", "sm_80"]) == 1
+    assert "sm_80 has no such kernels" in capsys.readouterr().err
