@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from einfall.examples.benchmarks import backward, forward, peers
 from einfall.examples.benchmarks.launch import per_call
 from einfall.examples.benchmarks.reference import errors, inputs, reference, sample_of
 from einfall.examples.benchmarks.report import OURS, Result, Table
+from einfall.examples.benchmarks.rounds import add_options, in_turn, tabulate
 from einfall.examples.benchmarks.rows import BACKWARD_ROWS, ROWS, TOKENS, Row, select
 
 BY_NAME = {row.name: row for row in ROWS}
@@ -199,3 +201,36 @@ def test_decode_agrees_with_its_reference_in_pages_too() -> None:
     for name in ("einfall", "einfall, pages of 64"):
         got = decode.MAKERS[name](Q, K, V)().double()
         assert float((got - expected).norm() / expected.norm()) < 1e-5
+
+
+def test_calls_are_timed_in_turn_each_round_begun_by_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[object] = []
+
+    def do_bench(call: Any, **options: Any) -> float:
+        seen.append(call())
+        return len(seen)
+
+    monkeypatch.setattr("triton.testing.do_bench", do_bench)
+    found = in_turn({"a": lambda: "a", "b": lambda: "b", "c": lambda: "c"}, rounds=3, rep=1)
+    assert "".join(map(str, seen)) == "abcbcacab"
+    assert found == {"a": (1, 6, 8), "b": (2, 4, 9), "c": (3, 5, 7)}
+
+
+def test_rows_are_tabled_until_the_time_is_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = BY_NAME["full-d64-n1024"]
+
+    def measure(row: Row, who: Any, rounds: int, rep: int) -> list[Result]:
+        return [Result(row.name, name, (1.0,), (3.0 if name == OURS else 1.0,)) for name in who]
+
+    parser = argparse.ArgumentParser()
+    add_options(parser, (OURS, "flex"), "forward", 5)
+    options = parser.parse_args(["--out", str(tmp_path)])
+    assert tabulate(Table((), ()), [row], options, measure) == 1
+    assert json.loads((tmp_path / "forward.json").read_text())["rows"][0]["name"] == row.name
+    options = parser.parse_args(["--seconds", "-1"])
+    assert tabulate(Table((), ()), [row], options, measure) == 0
+    assert "left out" in capsys.readouterr().out

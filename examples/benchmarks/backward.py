@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -23,6 +21,7 @@ from torch import Tensor
 from einfall.examples.benchmarks import forward, peers
 from einfall.examples.benchmarks.reference import inputs, scores
 from einfall.examples.benchmarks.report import OURS, Result, Table, machine
+from einfall.examples.benchmarks.rounds import add_options, in_turn, tabulate
 from einfall.examples.benchmarks.rows import BACKWARD_ROWS, Row, select
 
 ABOUT = "TFLOP/s of the five products over existing pairs; the backward alone; medians of medians."
@@ -69,8 +68,6 @@ def make(name: str, row: Row, tensors: tuple[Tensor, ...], seed: Tensor) -> Call
 
 def measure(row: Row, who: Sequence[str], rounds: int, rep: int) -> list[Result]:
     """Check and time all implementations of a row."""
-    from triton.testing import do_bench  # type: ignore[import-untyped]
-
     peers.begin()
     tensors = tuple(x.requires_grad_() for x in inputs(row))
     seed = torch.randn_like(tensors[0])
@@ -87,15 +84,8 @@ def measure(row: Row, who: Sequence[str], rounds: int, rep: int) -> list[Result]
             continue
         found[name] = Result(row.name, name, errors=errors(calls[name](), expected, row))
     del expected
-    order = list(calls)
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(rounds):
-        for name in order[turn % len(order) :] + order[: turn % len(order)]:
-            times[name].append(
-                float(do_bench(calls[name], warmup=25, rep=rep, return_mode="median"))
-            )
-    for name, values in times.items():
-        found[name] = replace(found[name], milliseconds=tuple(values))
+    for name, values in in_turn(calls, rounds, rep).items():
+        found[name] = replace(found[name], milliseconds=values)
     return list(found.values())
 
 
@@ -103,32 +93,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print and write. Returns 1 if an error of ours is above twice the best peer's."""
     everybody = (OURS, *peers.NAMES[:3])
     parser = argparse.ArgumentParser(description="backward: time and error beside peers")
-    parser.add_argument("--rows", nargs="+", default=["*"], help="patterns, e.g. 'causal-*'")
-    parser.add_argument("--peers", nargs="+", default=list(everybody), choices=everybody)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--rep", type=int, default=60, help="milliseconds of each timing")
-    parser.add_argument("--seconds", type=float, default=500, help="begin no row after that")
-    parser.add_argument("--out", type=Path, help="folder for backward.json and backward.md")
+    add_options(parser, everybody, "backward", 60)
     options = parser.parse_args(arguments)
     if not torch.cuda.is_available():
         parser.error("a GPU is needed")
-    start = time.perf_counter()
     table = Table((), (), machine(), "backward", ABOUT, 2.5)
-    for row in select(BACKWARD_ROWS, options.rows):
-        if time.perf_counter() - start > options.seconds:
-            print(f"{row.name} and what follows is left out: {options.seconds:.0f} s have passed")
-            break
-        who = [name for name in (*peers.NAMES, OURS) if name in options.peers]
-        who = [name for name in who if name == OURS or name in row.peers]
-        found = measure(row, who, options.rounds, options.rep)
-        table = replace(table, rows=(*table.rows, row), results=(*table.results, *found))
-        print(replace(table, rows=(row,), results=tuple(found)).text(), flush=True)
-        if options.out:
-            table.write(options.out)
-        torch.cuda.empty_cache()
-    print(f"\n{table.text()}\n{time.perf_counter() - start:.0f} s")
-    ratios = [ratio for row in table.rows if (ratio := table.error_ratio(row)) is not None]
-    return int(any(ratio > 2 for ratio in ratios))
+    return tabulate(table, select(BACKWARD_ROWS, options.rows), options, measure)
 
 
 if __name__ == "__main__":
