@@ -1,9 +1,8 @@
-"""Trace a mask function of other libraries into a filter of the notation.
+"""Trace the functions with which other libraries say masks and scores into the notation.
 
-``mask_mod(b, h, q, kv)``, as FlexAttention and transformers call it, is run once on symbols. What
-it does with them, comparisons, ``& | ~``, arithmetic, ``torch.where`` and the like, and reading
-tensors that it captured, becomes an expression; its tensors become inputs, under their names where
-these can be found.
+``mask_mod(b, h, q, kv)``, as FlexAttention and transformers call it, and FlexAttention's
+``score_mod(score, b, h, q, kv)`` are run once on symbols (``tracing.py``). Tensors that they
+capture become inputs, under their names where these can be found.
 
 ::
 
@@ -11,40 +10,33 @@ these can be found.
         return (q >= kv) & (doc[b, q] == doc[b, kv])
     -->
     p >= m and doc[b, p] == doc[b, m]
+
+    def score_mod(score, b, h, q, kv):
+        return torch.where(q >= kv, cap * torch.tanh(score / cap), -float("inf"))
+    -->
+    cap[()] * tanh(S[b, h, p, m] / cap[()])        where p >= m
+
+Where torch counts a negative coordinate from the end of a tensor, the notation reads no point.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from inspect import getclosurevars
 from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode
 
-from ..ir.errors import BackendError
 from ..ir.expression import Access, Apply, Constant, Expression, RankVariable
+from ..ir.notation_words import RESERVED
 from ..ir.show import show_expression
+from .tracing import Symbol, Tracer, as_condition, rank, without_infinity
 
-INFIX = {
-    "add": "+", "sub": "-", "mul": "*", "truediv": "/", "floordiv": "//", "mod": "%",
-    "pow": "**", "and": "and", "or": "or",
-}  # fmt: skip
-"""Python's operators on symbols that have the same name on either side."""
+Ranks = tuple[str, str, str, str]
+Tensors = tuple[tuple[str, torch.Tensor], ...]
 
-COMPARED = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
-
-FUNCTIONS: dict[Any, tuple[str, int]] = {
-    torch.where: ("where", 3),
-    torch.abs: ("abs", 1),
-    torch.minimum: ("min", 2),
-    torch.maximum: ("max", 2),
-    torch.logical_and: ("and", 2),
-    torch.logical_or: ("or", 2),
-    torch.logical_not: ("not", 1),
-}
-"""torch's functions that a filter knows, with the number of their operands."""
+RANKS: Ranks = ("b", "h", "p", "m")
+"""Batch, head, query and key, as the examples name them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,137 +44,83 @@ class Filter:
     """A filter and the tensors that it reads, by the names that it gives them."""
 
     expression: Expression
-    tensors: tuple[tuple[str, torch.Tensor], ...]
+    tensors: Tensors
 
     def __str__(self) -> str:
         return show_expression(self.expression)
 
 
-class Symbol:
-    """A number or truth value that is not known yet."""
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a score becomes, the filter of points whose score is finite, and the tensors read.
 
-    __hash__ = None  # type: ignore[assignment]
+    filter : None where no score is set to minus infinity.
+    """
 
-    def __init__(self, expression: Expression) -> None:
-        self.expression = expression
+    expression: Expression
+    filter: Expression | None
+    tensors: Tensors
 
-    def __bool__(self) -> bool:
-        raise BackendError(
-            "a mask function that branches on its coordinates cannot be traced; write the choice "
-            "with torch.where, & and |"
-        )
-
-    def __invert__(self) -> Symbol:
-        return Symbol(Apply("not", (self.expression,)))
-
-    def __neg__(self) -> Symbol:
-        return Symbol(Apply("neg", (self.expression,)))
-
-    def __abs__(self) -> Symbol:
-        return Symbol(Apply("abs", (self.expression,)))
-
-    @classmethod
-    def __torch_function__(
-        cls, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Symbol:
-        return apply(function, args)
+    def __str__(self) -> str:
+        kept = "" if self.filter is None else f" where {show_expression(self.filter)}"
+        return show_expression(self.expression) + kept
 
 
-def _operator(symbol: str, mirrored: bool = False) -> Callable[[Symbol, Any], Symbol]:
-    def build(self: Symbol, other: Any) -> Symbol:
-        pair = (self.expression, written(other))
-        return Symbol(Apply(symbol, pair[::-1] if mirrored else pair))
-
-    return build
-
-
-for _name, _symbol in {**INFIX, **COMPARED}.items():
-    setattr(Symbol, f"__{_name}__", _operator(_symbol))
-for _name, _symbol in INFIX.items():
-    setattr(Symbol, f"__r{_name}__", _operator(_symbol, mirrored=True))
-
-
-def written(value: Any) -> Expression:
-    """Return what a symbol, a number or a tensor of one number is in the notation."""
-    match value:
-        case Symbol():
-            return value.expression
-        case bool() | int() | float():
-            return Constant(value)
-        case torch.Tensor() if value.dim() == 0:
-            return Constant(value.item())
-        case _:
-            raise BackendError(
-                f"a mask function combines a coordinate with {type(value).__name__}, which no "
-                "filter can say; read tensors at coordinates, as in doc[b, q]"
-            )
-
-
-def apply(function: Any, args: tuple[Any, ...]) -> Symbol:
-    """Return what one of torch's functions does to symbols."""
-    known = FUNCTIONS.get(function)
-    if known is None or len(args) != known[1]:
-        name = getattr(function, "__name__", str(function))
-        raise BackendError(
-            f"a mask function calls {name}, which no filter can say; filters know comparisons, "
-            "arithmetic, & | ~, where, abs, minimum, maximum and reading tensors at coordinates"
-        )
-    return Symbol(Apply(known[0], tuple(map(written, args))))
-
-
-class _Reading(TorchFunctionMode):
-    """Takes reads of captured tensors at symbols for accesses."""
-
-    def __init__(self, names: dict[int, str]) -> None:
-        super().__init__()
-        self.names = names
-        self.tensors: dict[int, tuple[str, torch.Tensor]] = {}
-
-    def __torch_function__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        if function is not torch.Tensor.__getitem__:
-            return function(*args, **(kwargs or {}))
-        tensor, index = args
-        at = index if isinstance(index, tuple) else (index,)
-        if not any(isinstance(x, Symbol) for x in at):
-            return function(*args, **(kwargs or {}))
-        if len(at) != tensor.dim():
-            raise BackendError(
-                f"a mask function reads a tensor of {tensor.dim()} ranks at {len(at)} coordinates; "
-                "give one for each"
-            )
-        wish = self.names.get(id(tensor), f"captured_{len(self.tensors) + 1}")
-        name, _ = self.tensors.setdefault(id(tensor), (wish, tensor))
-        return Symbol(Access(name, tuple(map(written, at))))
+def tracer(ranks: Ranks = RANKS, taken: tuple[str, ...] = ()) -> Tracer:
+    """Return what traces several functions and names the tensors of all of them."""
+    return Tracer((*ranks, *RESERVED, *taken))
 
 
 def trace_filter(
-    mask_mod: Callable[..., Any], ranks: tuple[str, str, str, str] = ("b", "h", "p", "m")
+    mask_mod: Callable[..., Any], ranks: Ranks = RANKS, *, within: Tracer | None = None
 ) -> Filter:
     """Return the filter that a mask function is.
 
     ``ranks`` name batch, head, query and key in the filter. Tensors that the function reads keep
-    the names of the variables that it finds them by; others are ``captured_1`` and so on.
+    the names of the variables that it finds them by; others are ``captured_1`` and so on. Those of
+    no ranks are read where they lie, ``W[()]``. ``within`` shares the names with other functions.
 
     Raises
     ------
-    BackendError : the function does something that no filter can say.
+    BackendError : the function does something that no filter can say; it shows what, and where.
+        ``tile_table`` evaluates such a function.
     """
-    reading = _Reading(variables(mask_mod, ranks))
-    with reading:
-        found = mask_mod(*(Symbol(RankVariable(r)) for r in ranks))
-    return Filter(written(found), tuple(reading.tensors.values()))
+    run = within or tracer(ranks)
+    found = run.run(mask_mod, *map(rank, ranks))
+    return Filter(as_condition(found), run.named())
+
+
+def trace_score(
+    score_mod: Callable[..., Any],
+    ranks: Ranks = RANKS,
+    *,
+    score: Expression | None = None,
+    within: Tracer | None = None,
+) -> Score:
+    """Return what a function makes of a score, in the notation.
+
+    ``score`` is what stands for the score: ``S[b, h, p, m]`` if None. A score that is set to minus
+    infinity is a point that does not exist, so ``torch.where(q >= kv, score, -inf)`` is the score
+    with the filter ``p >= m``.
+
+    Raises
+    ------
+    BackendError : the function does something that no einsum can say; it shows what, and where.
+    """
+    run = within or tracer(ranks)
+    given = Access("S", tuple(map(RankVariable, ranks))) if score is None else score
+    found = run.run(score_mod, Symbol(given, "float"), *map(rank, ranks))
+    return Score(*without_infinity(found.expression), run.named())
 
 
 def block_filter(
-    block_mask: Any, ranks: tuple[str, str, str, str] = ("b", "h", "p", "m"), name: str = "Keep"
+    block_mask: Any, ranks: Ranks = RANKS, name: str = "Keep", *, within: Tracer | None = None
 ) -> Filter:
     """Return the filter that FlexAttention's ``BlockMask`` is: its blocks, and its mask function.
 
-    The blocks become a boolean tensor ``name``, one element for each block, read at the numbers of
-    a point's blocks; full blocks and partial ones are told apart by the function alone, as the
-    class promises.
+    The blocks become boolean tensors of one element for each block, read at the numbers of a
+    point's blocks: ``name`` for those in which the mask function decides, and ``name_full`` for
+    those that are taken whole, if there are any.
 
     Raises
     ------
@@ -190,27 +128,46 @@ def block_filter(
     """
     from torch.nn.attention.flex_attention import noop_mask
 
-    kept = block_mask.to_dense() != 0
     b, h, p, m = ranks
-    places: list[Expression] = [
-        RankVariable(r) if n > 1 else Constant(0)
-        for r, n in zip((b, h), kept.shape[:2], strict=True)
-    ]
-    for rank, width in zip((p, m), block_mask.BLOCK_SIZE, strict=True):
-        places.append(Apply("//", (RankVariable(rank), Constant(width))))
-    blocks: Expression = Access(name, tuple(places))
+    partial, full = (
+        dense_blocks(block_mask, count, index)
+        for count, index in (
+            (block_mask.kv_num_blocks, block_mask.kv_indices),
+            (block_mask.full_kv_num_blocks, block_mask.full_kv_indices),
+        )
+    )
+    assert partial is not None
+
+    def blocks(kept: torch.Tensor, called: str) -> Expression:
+        places: list[Expression] = [
+            RankVariable(r) if n > 1 else Constant(0)
+            for r, n in zip((b, h), kept.shape[:2], strict=True)
+        ]
+        for r, width in zip((p, m), block_mask.BLOCK_SIZE, strict=True):
+            places.append(Apply("//", (RankVariable(r), Constant(width))))
+        return Access(called, tuple(places))
+
     if block_mask.mask_mod is noop_mask:
-        return Filter(blocks, ((name, kept),))
-    points = trace_filter(block_mask.mask_mod, ranks)
-    both = Apply("and", (blocks, points.expression))
-    return Filter(both, ((name, kept), *points.tensors))
+        kept = partial if full is None else partial | full
+        return Filter(blocks(kept, name), ((name, kept),))
+    whole = () if full is None else ((f"{name}_full", full),)
+    names = within or tracer(ranks, (name, f"{name}_full"))
+    points = trace_filter(block_mask.mask_mod, ranks, within=names)
+    found: Expression = Apply("and", (blocks(partial, name), points.expression))
+    if full is not None:
+        found = Apply("or", (blocks(full, f"{name}_full"), found))
+    return Filter(found, ((name, partial), *whole, *points.tensors))
 
 
-def variables(function: Callable[..., Any], ranks: tuple[str, ...]) -> dict[int, str]:
-    """Return the names of the tensors that a function finds outside itself, by identity."""
-    try:
-        outside = getclosurevars(function)
-    except TypeError:  # an object that can be called
-        return {}
-    found = {**outside.globals, **outside.nonlocals}
-    return {id(x): n for n, x in found.items() if isinstance(x, torch.Tensor) and n not in ranks}
+def dense_blocks(
+    block_mask: Any, count: torch.Tensor | None, index: torch.Tensor | None
+) -> torch.Tensor | None:
+    """Return lists of blocks as booleans [batch, head, rows of blocks, columns of blocks]."""
+    if count is None or index is None:
+        return None
+    columns = -(-block_mask.seq_lengths[1] // block_mask.BLOCK_SIZE[1])
+    named = torch.arange(index.shape[-1], device=index.device) < count[..., None]
+    width = max(columns, index.shape[-1])
+    kept = torch.zeros((*index.shape[:-1], width + 1), dtype=torch.bool, device=index.device)
+    kept.scatter_(-1, index.long().where(named, width), True)
+    return kept[..., :columns].contiguous()

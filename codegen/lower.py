@@ -48,6 +48,7 @@ from .frames import depends
 from .kernel import Buffer
 from .lists import scaled
 from .loop_nest import (
+    Cast,
     Comment,
     Index,
     Let,
@@ -358,7 +359,9 @@ class Lowering(Selections):
                 self.made[(name, ())] = found
             return Access(name, ())
 
-        return self.tile(rewrite(x, rule), {})
+        value = self.tile(rewrite(x, rule), {})
+        # where a limit is a fraction, the bound was rounded already and lies in the rank
+        return Cast(value, "int32") if self.dtype(value) == "float32" else value
 
     def bound(self, name: str, value: Value) -> Value:
         """Name a loop bound."""

@@ -47,6 +47,8 @@ from .names import Names
 Parts = dict[str, int]
 Key = tuple[str, tuple[int, ...]]
 NARROW = ("float16", "bfloat16")
+SHORT = ("bool", "int8", "int16", "uint8")
+"""Dtypes in which arithmetic on coordinates would overflow."""
 BOOLEAN = ("and", "or", "not", "==", "!=", "<", "<=", ">", ">=")
 ARITHMETIC = ("+", "-", "*", "neg", "abs", "min", "max", "//", "%", "bit_length")
 INTEGER = ("//", "%", "cdiv", "bit_length", "<<", "scramble")
@@ -235,7 +237,7 @@ class Tiles:
                 values = tuple(self.widen(self.tile(o, parts, address=address)) for o in operands)
                 if operator in ARITHMETIC:
                     values = tuple(
-                        Cast(v, "int32") if self.dtype(v) == "bool" else v for v in values
+                        Cast(v, "int32") if self.dtype(v) in SHORT else v for v in values
                     )
                 if operator in ("//", "%") and "float32" in map(self.dtype, values):
                     return real_quotient(operator, *map(self.real, values))
@@ -275,7 +277,8 @@ class Tiles:
         """Return an integer as a float, for a function of real numbers."""
         if isinstance(value, Number):
             return Number(float(value.value))
-        return Cast(value, "float32") if self.dtype(value).startswith(("int", "bool")) else value
+        whole = self.dtype(value).startswith(("int", "uint", "bool"))
+        return Cast(value, "float32") if whole else value
 
     def quotient(self, over: Expression, under: Expression, parts: Parts) -> Value:
         """Return a quotient, 0 where the divisor is 0 unless that is impossible."""

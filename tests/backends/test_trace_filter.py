@@ -20,7 +20,7 @@ W = torch.tensor(4)
 
 MASKS: dict[str, tuple[Callable[..., Any], str]] = {
     "causal": (lambda b, h, q, kv: q >= kv, "p >= m"),
-    "window": (lambda b, h, q, kv: (q >= kv) & (q - kv < W), "p >= m and p - m < 4"),
+    "window": (lambda b, h, q, kv: (q >= kv) & (q - kv < W), "p >= m and p - m < W[()]"),
     "prefix": (
         lambda b, h, q, kv: (kv < LENGTH[b]) | (q >= kv),
         "m < LENGTH[b] or p >= m",
@@ -63,7 +63,7 @@ def test_what_no_filter_says_is_refused() -> None:
 
     for function, word in (
         (branches, "torch.where"),
-        (lambda b, h, q, kv: torch.sin(q) > kv, "sin"),
+        (lambda b, h, q, kv: torch.lgamma(q) > kv, "lgamma"),
         (lambda b, h, q, kv: DOC[b] == kv, "one for each"),
         (lambda b, h, q, kv: q >= DOC, "combines"),
     ):
@@ -103,3 +103,89 @@ def test_a_block_mask_is_its_blocks_and_its_function(masked: bool) -> None:
     if masked:
         dense = dense & (np.arange(48)[:, None] >= np.arange(40))
     assert (found == np.broadcast_to(dense, found.shape)).all()
+
+
+def test_an_error_shows_the_line_and_what_to_write() -> None:
+    def branches(b: Any, h: Any, q: Any, kv: Any) -> Any:
+        if q > 3:
+            return kv > 2
+        return q >= kv
+
+    with pytest.raises(einfall.BackendError) as error:
+        trace_filter(branches)
+    said = str(error.value).splitlines()
+    assert "torch.where" in said[0]
+    assert "test_trace_filter.py" in said[1] and said[1].endswith("in branches")
+    assert said[2].strip() == "if q > 3:"
+    assert said[3].strip() == "^^^^^"
+
+
+def test_numbers_and_truth_values_are_told_apart() -> None:
+    told: dict[Callable[..., Any], str] = {
+        lambda b, h, q, kv: (q & 3) == (kv >> 1): "p % 4 == m // 2",
+        lambda b, h, q, kv: (q >= kv).int() + 1 > KEEP[0, q // 6, 0]: (
+            "where(p >= m, 1, 0) + 1 > where(KEEP[0, p // 6, 0], 1, 0)"
+        ),
+        lambda b, h, q, kv: (q / 2).long() == kv: (
+            "where(p / 2 < 0, ceil(p / 2), floor(p / 2)) == m"
+        ),
+        lambda b, h, q, kv: DOC[b][q] * 2: "DOC[b, p] * 2 != 0",
+        lambda b, h, q, kv: LENGTH[-1] > kv: "LENGTH[1] > m",
+        lambda b, h, q, kv: torch.tensor(3) + W < q: "3 + W[()] < p",
+        lambda b, h, q, kv: (q > 1) ^ (kv > 2): "(p > 1) != (m > 2)",
+        lambda b, h, q, kv: torch.div(q, 2, rounding_mode="floor") <= kv: "p // 2 <= m",
+    }
+    for function, text in told.items():
+        assert str(trace_filter(function)) == text
+    with pytest.raises(einfall.BackendError, match="& of numbers"):
+        trace_filter(lambda b, h, q, kv: (q & kv) == 0)
+    with pytest.raises(einfall.BackendError, match="one for each"):
+        trace_filter(lambda b, h, q, kv: DOC[b, q, kv])
+    with pytest.raises(einfall.BackendError, match="is a float"):
+        trace_filter(lambda b, h, q, kv: DOC[b, q / 2] == 1)
+
+
+def test_mask_functions_of_transformers() -> None:
+    from transformers import masking_utils as theirs
+
+    seen = torch.ones(B, M, dtype=torch.bool)
+    left = torch.tensor([0, 3])
+    causal = theirs.causal_mask_function
+    packed = theirs.packed_sequence_mask_function(DOC)
+    told = {
+        theirs.sliding_window_causal_mask_function(7): "m > p - 7 and m <= p",
+        theirs.chunked_causal_mask_function(5, left): (
+            "(m - left_padding[b]) // 5 == (p - left_padding[b]) // 5 and m <= p"
+        ),
+        theirs.and_masks(causal, theirs.padding_mask_function(seen), packed): (
+            "(m <= p and padding_mask[b, m])"
+            " and packed_sequence_mask[b, p] == packed_sequence_mask[b, m]"
+        ),
+        theirs.or_masks(causal, theirs.blockwise_overlay(DOC)): (
+            "m <= p or block_sequence_ids[b, p] == block_sequence_ids[b, m]"
+            " and block_sequence_ids[b, p] >= 0"
+        ),
+        theirs.add_offsets_to_mask_function(causal, 5, 0): "m + 0 <= p + 5",
+    }
+    for function, text in told.items():
+        assert str(trace_filter(function)) == text
+
+
+def test_full_blocks_are_taken_whole() -> None:
+    """FlexAttention asks no mask function in a block that is listed as full."""
+    from torch.nn.attention.flex_attention import BlockMask
+
+    one, first, second = (
+        torch.tensor(x, dtype=torch.int32)[None, None]
+        for x in ([1, 1], [[0, 1], [1, 0]], [[1, 0], [0, 1]])
+    )
+    blocks = BlockMask.from_kv_blocks(
+        one, first, one, second, BLOCK_SIZE=8, mask_mod=MASKS["causal"][0], seq_lengths=(13, 15)
+    )
+    filter = block_filter(blocks)
+    assert str(filter) == (
+        "Keep_full[0, 0, p // 8, m // 8] or Keep[0, 0, p // 8, m // 8] and p >= m"
+    )
+    at = dict(filter.tensors)
+    assert at["Keep_full"][0, 0].tolist() == [[False, True], [True, False]]
+    assert at["Keep"][0, 0].tolist() == [[True, False], [False, True]]
