@@ -14,7 +14,8 @@ from ..passes.keep import Gradient
 from ..passes.pipeline import Known
 from .arguments import DESCRIBING, aligned_inputs, as_torch, known_of, lowering_key, own_target
 from .interpreter import interpret
-from .launch import READY_LIMIT, Plan, Ready
+from .latest import Latest
+from .launch import READY_LIMIT, Plan, Prepared, Ready
 from .lowered import Lowered, lower_cascade
 from .parts import processors_of, worth_parts
 from .triton import gluon_missing
@@ -115,6 +116,7 @@ class Compiled:
         self.descriptors, self.emitter = descriptors, emitter
         self.backend, self.target, self.tiles = backend, target, tiles
         self._ready: dict[Any, Ready] = {}
+        self._kinds = Latest(len(cascade.inputs))
         self._lowered: dict[Any, Lowered] = {}
         self._latest: Lowered | None = None
         self._told = False
@@ -127,6 +129,9 @@ class Compiled:
         ShapeError : arguments do not fit the declaration.
         BackendError : a dtype, device, size or construct for which this back end has no code.
         """
+        found = self._kinds.answer(tensors, parameters)
+        if found is not NotImplemented:
+            return found
         try:
             # the address decides whether descriptors may be used
             key: Any = tuple(
@@ -142,6 +147,8 @@ class Compiled:
             return self._slow(tensors, parameters)
         if ready is None:
             return self._first(key, tensors, parameters)
+        if isinstance(ready, Prepared):
+            self._kinds.add(ready, tensors, parameters)
         return ready(*tensors)
 
     def _first(self, key: Any, tensors: tuple[Any, ...], parameters: dict[str, Any]) -> Any:

@@ -14,14 +14,13 @@ from typing import Any
 
 import torch
 
+from .memory import New, Piece
+from .quick import ALIGNED, quick_call
 from .triton import interpreting, triton
 from .triton_boxes import Maker
 
 DIRECT = ("3.6",)
 """Versions of Triton whose compiled kernels are launched directly; others dispatch themselves."""
-
-ALIGNED = 16
-"""Bytes: Triton has a variant for addresses that are multiples of this, and one for others."""
 
 
 @dataclass(slots=True)
@@ -49,21 +48,6 @@ class Launch:
         for position, slot, make in self.boxes:
             arguments[position] = make(tensors[slot])
         return self.function[(self.programs,)](*arguments, **self.options)
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A tensor between kernels: its place in the one allocation that holds them all, in bytes."""
-
-    offset: int
-    size: int
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-
-    def of(self, memory: torch.Tensor) -> torch.Tensor:
-        """Return the tensor."""
-        flat = memory[self.offset : self.offset + self.size]
-        return flat.view(self.dtype).view(self.shape)
 
 
 def dispatcher(
@@ -120,6 +104,20 @@ def dispatcher(
 
     ready = [False]
     return dispatch
+
+
+def quickened(
+    inputs: int,
+    made: Sequence[New | torch.Tensor],
+    pieces: Sequence[Piece],
+    launches: Sequence[Launch],
+    wanted: Sequence[int],
+    device: torch.device,
+) -> Callable[..., Any] | None:
+    """Return a plan as one function, None before its launches have been compiled."""
+    if not can_be_direct(device) or not all(launch.compiled for launch in launches):
+        return None
+    return quick_call(inputs, made, pieces, launches, wanted, device, current_stream())
 
 
 def current_stream() -> Callable[[int | None], int]:

@@ -44,8 +44,3 @@ def behind(run: Run, kept: tuple[Kept, ...], device: torch.device) -> Run:
         return run(*tensors)
 
     return run_behind
-
-
-def itself(tensor: torch.Tensor) -> torch.Tensor:
-    """Return the tensor, where a new one would be allocated."""
-    return tensor

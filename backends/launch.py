@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import accumulate
 from typing import Any
 
 import torch
@@ -21,11 +20,12 @@ from ..ir.cascade import Cascade, Scalar
 from ..ir.errors import BackendError, VerificationError
 from ..ir.mapping import Mapping as Mapped
 from ..ir.sizes import rank_sizes
-from .dispatch import Launch, Piece, dispatcher
-from .kept import Kept, behind, itself, keep
+from .dispatch import Launch, dispatcher, quickened
+from .kept import Kept, behind, keep
+from .memory import New, Piece, buffer_shape, contiguous_strides, new, piece
 from .parts import processors_of
 from .triton import launch_options, load, triton
-from .triton_arguments import check_dtype, check_parameters, check_tensors
+from .triton_arguments import check_parameters, check_tensors
 from .triton_boxes import Maker, box_maker
 from .walked_sizes import walked_sizes
 
@@ -39,6 +39,22 @@ PLACE = 256
 
 GRID_LIMIT = 2**31 - 1
 """Programs along a grid's first dimension."""
+
+
+@dataclass(slots=True)
+class Prepared:
+    """How arguments of one kind are answered: ``run`` takes them at any address.
+
+    ``quicken`` makes, once kernels are compiled, the function that answers most calls sooner, and
+    the others with NotImplemented; None as long as there is none.
+    """
+
+    run: Ready
+    quicken: Callable[[], Ready | None]
+
+    def __call__(self, *tensors: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        """Run on tensors of this kind."""
+        return self.run(*tensors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +99,7 @@ class Plan:
             self.ready[key] = run
         return run(*tensors)
 
-    def prepare(self, *tensors: torch.Tensor, **parameters: Scalar) -> Ready:
+    def prepare(self, *tensors: torch.Tensor, **parameters: Scalar) -> Prepared:
         """Return the function that runs the kernels on tensors like these, with all checks done.
 
         It takes the tensors alone, of the same shapes, strides, dtypes and device, unchecked.
@@ -102,7 +118,7 @@ class Plan:
         strides = {name: tuple(tensor.stride()) for name, tensor in inputs.items()}
 
         slots = {name: slot for slot, name in enumerate(inputs)}
-        allocations: list[Callable[[], torch.Tensor] | int] = []
+        made: list[New | torch.Tensor] = []
         running: list[tuple[Kernel, int]] = []
         between: dict[str, Piece] = {}
         held = 0
@@ -114,7 +130,7 @@ class Plan:
                 for buffer, tensor in zip(kernel.writes, kept[-1].tensors, strict=True):
                     shapes[buffer.tensor], strides[buffer.tensor] = tensor.shape, tensor.stride()
                     slots[buffer.tensor] = len(slots)
-                    allocations.append(partial(itself, tensor))
+                    made.append(tensor)
                 continue
             for buffer in kernel.writes:
                 if buffer.tensor in shapes:
@@ -123,17 +139,14 @@ class Plan:
                 shapes[buffer.tensor], strides[buffer.tensor] = shape, contiguous_strides(shape)
                 if buffer.tensor in self.outputs or programs == 0:
                     slots[buffer.tensor] = len(slots)
-                    like = twin(buffer, shape, tensors) if programs else None
-                    new = allocation(buffer, shape, device, written=programs > 0)
-                    allocations.append(new if like is None else like)
+                    made.append(new(buffer, shape, device, written=programs > 0))
                 else:
-                    piece = Piece(held, *memory_of(buffer, shape), shape)
-                    between[buffer.tensor] = piece
-                    held += -(-piece.size // PLACE) * PLACE
+                    between[buffer.tensor] = place = piece(buffer, shape, held)
+                    held += -(-place.size // PLACE) * PLACE
             if programs:
                 running.append((kernel, programs))
         if between:
-            allocations.append(lambda: torch.empty(held, dtype=torch.uint8, device=device))
+            made.append(New((held,), torch.uint8, device))
         slots |= {tensor: len(slots) + k for k, tensor in enumerate(between)}
         launches = [
             Launch(
@@ -146,12 +159,19 @@ class Plan:
             for kernel, programs in running
         ]
         wanted = [slots[name] for name in self.outputs]
-        run = ready(allocations, dispatcher(launches, tuple(between.values()), device), wanted)
-        if any(kernel.descriptors for kernel in self.kernels):
-            run = with_workspace(run)
-        if kept and device.type == "cuda":
-            run = behind(run, tuple(kept), device)
-        return guarded(run, device)
+        pieces = tuple(between.values())
+
+        def around(run: Ready) -> Ready:
+            if any(kernel.descriptors for kernel in self.kernels):
+                run = with_workspace(run)
+            return behind(run, tuple(kept), device) if kept and device.type == "cuda" else run
+
+        def quicken() -> Ready | None:
+            found = quickened(len(self.cascade.inputs), made, pieces, launches, wanted, device)
+            return None if found is None else around(found)
+
+        run = around(ready(made, dispatcher(launches, pieces, device), wanted))
+        return Prepared(guarded(run, device), quicken)
 
     def fixed(
         self,
@@ -168,7 +188,7 @@ class Plan:
         arguments, pointers = fill(kernel, slots, shapes, strides, sizes, parameters)
         key = (kernel.text, tuple(arguments), tuple(shapes.values()), device)
         if key not in self.tables:
-            made = [allocation(b, shapes[b.tensor], device, written=True)() for b in kernel.writes]
+            made = [new(b, shapes[b.tensor], device).make() for b in kernel.writes]
             for position, slot in pointers:
                 arguments[position] = made[slot]
             if programs:
@@ -225,20 +245,15 @@ def plan(
 
 
 def ready(
-    allocations: Sequence[Callable[[], torch.Tensor] | int],
+    made: Sequence[New | torch.Tensor],
     dispatch: Callable[[list[torch.Tensor]], None],
     wanted: Sequence[int],
 ) -> Ready:
-    """Return the function of a plan's fast path; everything that can be known is known here.
-
-    ``allocations`` gives each tensor that is written, or the slot of an input of its kind.
-    """
+    """Return the function of a plan: it makes what is written, launches, and returns outputs."""
     single = wanted[0] if len(wanted) == 1 else None
 
     def run(*tensors: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
-        store = [*tensors]
-        for found in allocations:
-            store.append(torch.empty_like(store[found]) if isinstance(found, int) else found())
+        store = [*tensors, *[x.make() if isinstance(x, New) else x for x in made]]
         dispatch(store)
         if single is not None:
             return store[single]
@@ -272,6 +287,8 @@ def guarded(run: Ready, device: torch.device) -> Ready:
         return run
 
     def run_there(*tensors: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        if torch.cuda.current_device() == device.index:
+            return run(*tensors)
         with torch.cuda.device(device):
             return run(*tensors)
 
@@ -352,40 +369,3 @@ def resident(kernel: Kernel, programs: int, device: torch.device) -> int:
     if not kernel.persistent or device.type != "cuda":
         return programs
     return min(programs, processors_of(device))
-
-
-def buffer_shape(buffer: Buffer, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    """Return the shape of a buffer; its iterative rank has the first generation besides."""
-    return tuple(buffer.extent(rank, sizes[rank]) for rank in buffer.ranks)
-
-
-def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the strides of a new tensor of this shape, in elements."""
-    steps = accumulate((max(n, 1) for n in reversed(shape[1:])), lambda a, b: a * b, initial=1)
-    return tuple(reversed(list(steps)))[-len(shape) :] if shape else ()
-
-
-def twin(buffer: Buffer, shape: tuple[int, ...], tensors: Sequence[torch.Tensor]) -> int | None:
-    """Return the slot of an input of a buffer's kind, for like it torch allocates fastest."""
-    for slot, t in enumerate(tensors):
-        if type(t) is torch.Tensor and t.shape == shape and t.is_contiguous():
-            if t.dtype == getattr(torch, buffer.dtype):
-                return slot
-    return None
-
-
-def memory_of(buffer: Buffer, shape: tuple[int, ...]) -> tuple[int, torch.dtype]:
-    """Return how many bytes a buffer takes, and its dtype."""
-    dtype: torch.dtype = getattr(torch, buffer.dtype)
-    check_dtype(buffer.tensor, dtype)
-    return math.prod(shape) * dtype.itemsize, dtype
-
-
-def allocation(
-    buffer: Buffer, shape: tuple[int, ...], device: torch.device, *, written: bool
-) -> Callable[[], torch.Tensor]:
-    """Return a function that allocates a buffer: undefined if a kernel writes it, else zeros."""
-    dtype: torch.dtype = getattr(torch, buffer.dtype)
-    check_dtype(buffer.tensor, dtype)
-    make = torch.empty if written else torch.zeros
-    return lambda: make(shape, dtype=dtype, device=device)

@@ -112,12 +112,12 @@ def source_class(kernel: Kernel) -> Any:
     return triton().compiler.ASTSource
 
 
-_loaded: dict[tuple[str, str], Any] = {}
+_loaded: dict[tuple[str, str, tuple[str, ...]], Any] = {}
 
 
 def load_text(kernel: Kernel) -> Any:
     """Import ``kernel.text`` once, and return what it defines under ``kernel.name``."""
-    key = (kernel.name, kernel.text)
+    key = (kernel.name, kernel.text, kernel.lengths)
     if key in _loaded:
         return _loaded[key]
     path = store_source(kernel)
@@ -135,4 +135,7 @@ def load_text(kernel: Kernel) -> Any:
             f"the generated text of kernel {kernel.name} is no module that defines it"
             f" ({type(error).__name__}: {error}); see {path}, and please report this"
         ) from error
+    if kernel.lengths and kernel.language == "triton" and not interpreting():
+        # Triton would compile again for a length that is, or is not, a multiple of 16
+        function = triton().jit(function.fn, do_not_specialize=list(kernel.lengths))
     return _loaded.setdefault(key, function)

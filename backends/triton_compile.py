@@ -107,7 +107,7 @@ def signature(
                 types.append((argument.name, "u1" if scalar == "i1" else scalar))
             case _:
                 types.append((argument.name, "i32"))
-                if divisible:
+                if divisible and argument.name not in kernel.lengths:
                     multiples.append(i)
     return Signature(tuple(types), tuple(constants), tuple(multiples))
 

@@ -72,7 +72,8 @@ class Kernel:
     what it writes depends on sizes and parameters alone, so that one run serves many calls.
     ``language`` is that of the text: ``triton``, or ``gluon``, which gives warps different work. Of
     a ``persistent`` one as many programs are launched as there are multiprocessors, at most; each
-    walks several of the grid's.
+    walks several of the grid's. ``lengths`` are sizes among the arguments of which nothing is
+    gained by knowing a divisor, so that one compiled kernel serves them all.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Kernel:
     fixed: bool = False
     language: str = "triton"
     persistent: bool = False
+    lengths: tuple[str, ...] = ()
 
     @property
     def tile_sizes(self) -> dict[str, int]:

@@ -54,7 +54,20 @@ def print_triton(nest: Nest) -> Kernel:
         nest.num_warps,
         nest.num_stages,
         any(isinstance(s, Load) and s.described for s in statements(nest.statements)),
+        lengths=lengths(nest),
     )
+
+
+def lengths(nest: Nest) -> tuple[str, ...]:
+    """Return the sizes of ranks that are walked or tiled, and of the grid's slowest rank.
+
+    Whole tiles are loaded without a look at where a loop ends, rows are kept inside one by one, and
+    nothing counts the slowest rank: it makes no difference whether such a size is a multiple of
+    something.
+    """
+    ranks = {s.rank for s in statements(nest.statements) if isinstance(s, Loop)}
+    ranks |= {g.rank for k, g in enumerate(nest.grid) if g.tile or not k}
+    return tuple(a.name for a in nest.arguments if a.kind == "size" and a.rank in ranks)
 
 
 class Printer(Values):

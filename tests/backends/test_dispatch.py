@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from einfall.backends import dispatch
-from einfall.backends.dispatch import Launch, Piece, dispatcher
+from einfall.backends.dispatch import Launch, dispatcher
+from einfall.backends.memory import Piece
 from einfall.backends.triton import triton
 
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from einfall.backends import launch
-from einfall.backends.launch import READY_LIMIT, Plan, contiguous_strides, plan
+from einfall.backends.launch import READY_LIMIT, Plan, plan
+from einfall.backends.memory import contiguous_strides
 from einfall.backends.triton import triton
 from einfall.codegen.kernel import Argument, Buffer, GridRank, Kernel
 from einfall.ir.cascade import Cascade

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+import einfall
+import einfall.examples
 from einfall.backends.triton import interpreting, load
+from einfall.backends.triton_compile import signature
 from einfall.codegen.kernel import Argument
 from einfall.ir.errors import BackendError, VerificationError
 
@@ -61,3 +64,21 @@ def test_late_change_of_the_environment_is_refused(monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv("TRITON_INTERPRET", "1")
     with pytest.raises(BackendError, match="TRITON_INTERPRET"):
         load(rows_kernel())
+
+
+def test_lengths_are_no_reason_to_compile_again() -> None:
+    """Sizes that are walked, tiled or slowest; what a size in between is may be worth knowing."""
+    f = einfall.compile(einfall.examples.gqa, backend="triton")
+    Q, K = (
+        torch.empty(2, h, n, 64, dtype=torch.float16, device="meta") for h, n in ((8, 1), (2, 999))
+    )
+    parts, merge = f.lower(Q, K, K, G=4, parts={"m": 0}).kernels
+    assert parts.lengths == ("M_PART", "H_ROW", "M")
+    assert merge.lengths == ("B", "M_PART")
+    if not interpreting():
+        assert load(parts).do_not_specialize == [*parts.lengths]
+    sign = signature(
+        parts, {"Q": "float16", "K": "float16", "V": "float16", "G": "int32", "m_step": "int32"}
+    )
+    names = {parts.arguments[k].name for k in sign.multiples}
+    assert not names & {*parts.lengths} and {"B", "K_m"} <= names
