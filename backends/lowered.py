@@ -72,11 +72,11 @@ def lower_cascade(cascade: Cascade, known: Known) -> Lowered:
     mapped: list[MappedKernel] = []
     made: dict[str, Kernel] = {}
     for kernel in mapping.kernels:
-        for table in table_nests(kernel, dtypes=dtypes):
+        cut, printed = emit(mapping, kernel, known)
+        for table in table_nests(cut, dtypes=dtypes):
             if table.name not in made:
                 made[table.name] = print_triton(table)
                 kernels.append(replace(made[table.name], fixed=not made[table.name].reads))
-        cut, printed = emit(mapping, kernel, known)
         mapped.append(cut)
         kernels.append(printed)
     return Lowered(cascade, known, steps, replace(mapping, kernels=tuple(mapped)), tuple(kernels))
@@ -105,6 +105,8 @@ def emit(mapping: Mapping, kernel: MappedKernel, known: Known) -> tuple[MappedKe
         choice=known.choice,
         automatic=known.emitter == "auto",
     )
+    if isinstance(cut, MappedKernel):
+        cut = with_own_tables(cut, mapping)
     found = cut if isinstance(cut, str) else print_gluon(nest(cut))
     if isinstance(cut, MappedKernel) and isinstance(found, Kernel):
         return replace(cut, emitter="gluon"), found
@@ -114,6 +116,21 @@ def emit(mapping: Mapping, kernel: MappedKernel, known: Known) -> tuple[MappedKe
             " a kernel in Triton"
         )
     return replace(kernel, emitter=f"tl, because {found}"), print_triton(nest(kernel))
+
+
+def with_own_tables(kernel: MappedKernel, mapping: Mapping) -> MappedKernel:
+    """Return a kernel with tables of tiles as wide as its own, where it shared them with others."""
+    shared = [
+        t.domain.table for k in mapping.kernels if k.name != kernel.name for t in k.traversals
+    ]
+    names = {table.name for table in shared if table is not None}
+    traversals = []
+    for t in kernel.traversals:
+        table = t.domain.table
+        if table is not None and table.name in names:
+            table = replace(table, name=f"{table.name}_wide")
+        traversals.append(replace(t, domain=replace(t.domain, table=table)))
+    return replace(kernel, traversals=tuple(traversals))
 
 
 def title(mapping: Mapping, kernel: MappedKernel) -> tuple[str, ...]:

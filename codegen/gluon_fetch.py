@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from .gluon_boxes import box_of, place
 from .gluon_values import GluonPrinter
-from .gluon_walk import loop_begin, stay, walk_begin
+from .gluon_walk import Walk, stay
 from .kernel import Argument
 from .layout import needed
 from .loop_nest import Let, Load, Nest, Statement, value_vars
@@ -24,6 +24,7 @@ class Fetcher(GluonPrinter):
         start = len(self.lines)
         for s in self.scalars():
             self.statement(s)
+        walk = Walk(self, plan)
         first, stays = plan.columns.first, self.crew.persistent
         early = [x for x in plan.fetched if plan.read_early(x)]
         late = [x for x in plan.fetched if not plan.read_early(x)]
@@ -31,18 +32,14 @@ class Fetcher(GluonPrinter):
             self.hold_all()
         self.add("")
         self.add("# a tile's operands of early products go ahead of the late ones of the last tile")
-        self.add(f"{first} = {walk_begin(self, plan)}")
+        walk.begin_first()
         self.fetch(early, first, "step" if stays else "0")
         if stays:
             self.hold_all()
         self.add(f"{first}_before = {first}")
         self.add("step += 1" if stays else "step = 1")
-        for section in plan.sections:
-            loop = section.loop
-            begin = loop_begin(self, plan, section)
-            self.add("")
-            self.add(f"for {first} in range({begin}, {self.value(loop.end, ())}, {loop.tile}):")
-            self.depth += 1
+        for phase in walk.phases:
+            walk.loop(phase)
             self.fetch(early, first, "step")
             self.fetch(late, f"{first}_before", "step - 1")
             self.add(f"{first}_before = {first}")
@@ -62,6 +59,8 @@ class Fetcher(GluonPrinter):
         wanted = {n for s in self.plan.sections for v in values(s.loop) for n in value_vars(v)}
         loads = [*self.plan.fetched, *(h.load for h in self.plan.held if h.load is not None)]
         wanted |= {n for x in loads for c in x.coordinates for n in value_vars(c)}
+        places = [s for x in self.plan.sections for s in x.place]
+        wanted |= {n for s in places for v in values(s) for n in value_vars(v)}
         kept: list[Statement] = []
         for s in reversed(self.plan.setup):
             if isinstance(s, Let | Load) and s.var.name in wanted:

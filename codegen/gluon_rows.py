@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from .gluon_boxes import BYTES, box_of, place
 from .gluon_values import GluonPrinter
-from .gluon_walk import loop_begin, stay, walk_begin
+from .gluon_walk import Phase, Walk, stay, word
 from .kernel import Argument
 from .layout import needed
 from .loop_nest import Cast, Dot, Load, Nest, Ref, Statement, Store, statements, value_axes
@@ -41,6 +42,7 @@ class Rows(GluonPrinter):
         start = len(self.lines)
         for s in plan.setup:
             self.statement(s)
+        self.walk = Walk(self, plan)
         for section in plan.sections:
             for s in statements(section.work):
                 if isinstance(s, Load):
@@ -65,18 +67,17 @@ class Rows(GluonPrinter):
         shape = f"[{self.extent(self.rows)}, {self.extent(self.columns)}]"
         layout = self.layout((self.rows, self.columns))
         self.add(f"nothing = tl.zeros({shape}, tl.float32, {layout})")
-        first = plan.columns.first
         self.add("")
         self.add(f"# the first tile of {plan.columns.rank}; its late products wait")
-        self.add(f"{first} = {walk_begin(self, plan)}")
+        self.walk.begin_first()
         self.products("step" if stays else "0")
         self.turn("pass_turn")
         self.wait_early(0, "step" if stays else "0")
         self.call(calls.get("cut") or calls["whole"])
         self.carry()
         self.add("step += 1" if stays else "step = 1")
-        for section in plan.sections:
-            self.loop_over(section, calls["cut" if section.loop.cut else "whole"])
+        for phase in self.walk.phases:
+            self.loop_over(phase, calls[word(phase.sections[0])])
         self.add("")
         for held in plan.held:
             if stays and held.load is not None:
@@ -111,13 +112,9 @@ class Rows(GluonPrinter):
         self.add(f"{name}_held.store({text if held.var.dtype != held.dtype else name})")
         self.add("fence_async_shared()")
 
-    def loop_over(self, section: Section, call: str) -> None:
+    def loop_over(self, phase: Phase, call: str) -> None:
         """Write one loop of the rotated walk."""
-        loop, first = section.loop, self.plan.columns.first
-        begin = loop_begin(self, self.plan, section)
-        self.add("")
-        self.add(f"for {first} in range({begin}, {self.value(loop.end, ())}, {loop.tile}):")
-        self.depth += 1
+        self.walk.loop(phase, placing=bool(re.search(rf"\b{self.plan.columns.first}\b", call)))
         self.products("step")
         self.late_products("step - 1")
         self.turn("pass_turn")

@@ -1,36 +1,199 @@
-"""The walk over a rotated loop's tiles, as every group of warps takes it; all must agree on it."""
+"""The walk over a rotated loop's tiles, as every group of warps takes it; all must agree on it.
+
+The loops of a nest are *sections* of the walk. Those whose tiles are worked on alike, one after the
+other, are one *phase* and get one loop, so that the text, and what a processor has to hold of it,
+does not grow with the number of ranges::
+
+    m = 0 ... 64, tested;  m = 512 ... 1024, tested    -->    m_at = 0 ... 64 + 512, tested:
+                                                                  m_first = m_at + where(...)
+
+A tile of a section that walks a list is found where the list says.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
 from .gluon_values import GluonPrinter
-from .loop_nest import Loop
+from .loop_nest import Cast, Let, Load, Number, Op, Place, Scalar, Statement, Value
 from .schedule import Schedule, Section
 
 
-def walk_begin(printer: GluonPrinter, plan: Schedule) -> str:
-    """Return where the walk's first tile begins: the first loop's that is not empty."""
-    *others, last = [s.loop for s in plan.sections]
-    text = printer.value(last.begin, ())
-    for loop in reversed(others):
-        text = f"tl.where({nonempty(printer, loop)}, {printer.value(loop.begin, ())}, {text})"
-    return text
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """Sections that share a loop; ``ends`` are the texts of where each ends, laid end to end."""
+
+    sections: tuple[Section, ...]
+    ends: tuple[str, ...] = ()
+
+    @property
+    def placed(self) -> bool:
+        """Whether a list says where tiles lie."""
+        return bool(self.sections[0].place)
 
 
-def loop_begin(printer: GluonPrinter, plan: Schedule, section: Section) -> str:
-    """Return where a loop begins, which leaves out the walk's first tile if that is its own."""
-    loop = section.loop
-    before = [nonempty(printer, s.loop) for s in plan.sections[: plan.sections.index(section)]]
-    begin = printer.value(loop.begin, ())
-    second = loop.tile if begin == "0" else f"{begin} + {loop.tile}"
-    if not before:
-        return second
-    test = before[0] if len(before) == 1 else " | ".join(f"({x})" for x in before)
-    return f"tl.where({test}, {begin}, {second})"
+class Walk:
+    """The walk as one printer writes it: what is set up ahead, the first tile, a loop a phase."""
+
+    def __init__(self, printer: GluonPrinter, plan: Schedule) -> None:
+        self.printer, self.plan = printer, plan
+        self.first, self.rank = plan.columns.first, plan.columns.rank
+        self.phases = tuple(map(self.measured, phases(plan.sections)))
+        for section in plan.sections:
+            for s in section.place:
+                if isinstance(s, Load):
+                    printer.base(s.tensor, s.coordinates)
+
+    def measured(self, phase: Phase) -> Phase:
+        """Print how far the sections of a phase reach, laid end to end, if they are several."""
+        if len(phase.sections) == 1:
+            return phase
+        ends: list[str] = []
+        for section in phase.sections:
+            loop = section.loop
+            begin, end = self.text(loop.begin), self.text(loop.end)
+            length = end if begin == "0" else f"{end} - {bracketed(begin)}"
+            tiles = f"tl.cdiv(tl.maximum({length}, 0), {loop.tile}) * {loop.tile}"
+            name = self.printer.names.take(f"{self.rank}_{word(section)}_end")
+            self.printer.add(f"{name} = {' + '.join([*ends[-1:], tiles])}")
+            ends.append(name)
+        return replace(phase, ends=tuple(ends))
+
+    def text(self, value: Value) -> str:
+        """Return a scalar as text."""
+        return self.printer.value(value, ())
+
+    def some(self, phase: Phase) -> str:
+        """Return the condition that a phase has a tile."""
+        if phase.ends:
+            return f"0 < {phase.ends[-1]}"
+        loop = phase.sections[0].loop
+        return f"{self.text(loop.begin)} < {self.text(loop.end)}"
+
+    def begin(self, phase: Phase) -> str:
+        """Return where the first tile of a phase lies that no list places."""
+        return self.place(phase, "0") if phase.ends else self.text(phase.sections[0].loop.begin)
+
+    def place(self, phase: Phase, at: str) -> str:
+        """Return where the tile lies that is ``at`` places into the sections of a phase."""
+        begins = [self.text(s.loop.begin) for s in phase.sections]
+        rest = zip(begins[1:], phase.ends, strict=False)
+        moves = [begins[0], *(f"-{e}" if b == "0" else f"{b} - {e}" for b, e in rest)]
+        text = moves[-1]
+        for move, end in zip(reversed(moves[:-1]), reversed(phase.ends[:-1]), strict=True):
+            text = f"tl.where({at} < {end}, {move}, {text})"
+        return text if at == "0" else f"{at} + {text}"
+
+    def begin_first(self) -> None:
+        """Print where the walk's first tile lies: in the first phase that is not empty.
+
+        A walk without tiles has one all the same, which is tested.
+        """
+        *others, last = self.phases
+        if not any(p.placed for p in self.phases):
+            text = self.begin(last)
+            for phase in reversed(others):
+                text = f"tl.where({self.some(phase)}, {self.begin(phase)}, {text})"
+            self.printer.add(f"{self.first} = {text}")
+            return
+        self.printer.add(f"{self.first} = {self.text(Scalar(f'size({self.rank})'))}")
+        for phase in reversed(self.phases):
+            text = self.begin(phase)
+            if phase.placed:
+                loop = phase.sections[0].loop
+                inside = Op("<", (loop.begin, loop.end))
+                *before, place = phase.sections[0].place
+                for s in before:
+                    self.printer.statement(guarded(s, loop.first, loop.begin, inside))
+                assert isinstance(place, Place)
+                text = self.text(substitute(place.value, loop.first, loop.begin))
+            self.printer.add(f"{self.first} = tl.where({self.some(phase)}, {text}, {self.first})")
+
+    def loop(self, phase: Phase, *, placing: bool = True) -> None:
+        """Print the head of a phase's loop, which leaves out the walk's first tile if it is its.
+
+        ``placing``: something reads where its tiles lie.
+        """
+        section, at = phase.sections[0], self.first
+        loop = section.loop
+        begin, end = self.text(loop.begin), self.text(loop.end)
+        if phase.ends:
+            begin, end, at = "0", phase.ends[-1], f"{self.rank}_at"
+        if phase.placed:
+            at = loop.first
+        step = loop.tile or "1"
+        second = step if begin == "0" else f"{begin} + {step}"
+        before = [self.some(p) for p in self.phases[: self.phases.index(phase)]]
+        if before:
+            test = before[0] if len(before) == 1 else " | ".join(f"({x})" for x in before)
+            second = f"tl.where({test}, {begin}, {second})"
+        stride = f", {step}" if step != "1" else ""
+        self.printer.add("")
+        self.printer.add(f"for {at} in range({second}, {end}{stride}):")
+        self.printer.depth += 1
+        if phase.ends and placing:
+            self.printer.add(f"{self.first} = {self.place(phase, at)}")
+        if phase.placed and placing:
+            for s in section.place:
+                self.printer.statement(s)
 
 
-def nonempty(printer: GluonPrinter, loop: Loop) -> str:
-    """Return the condition that a loop has a tile."""
-    return f"{printer.value(loop.begin, ())} < {printer.value(loop.end, ())}"
+def phases(sections: Iterable[Section]) -> list[Phase]:
+    """Group sections, in their order: neighbours whose tiles are worked on alike share a loop."""
+    found: list[Phase] = []
+    for section in sections:
+        last = found[-1].sections[-1] if found else None
+        if last is not None and not (last.place or section.place) and alike(last, section):
+            found[-1] = Phase((*found[-1].sections, section))
+        else:
+            found.append(Phase((section,)))
+    return found
+
+
+def alike(one: Section, other: Section) -> bool:
+    """Whether the tiles of two sections are worked on alike."""
+    return (one.loop.cut, one.work, one.late) == (other.loop.cut, other.work, other.late)
+
+
+def word(section: Section) -> str:
+    """Return what a section's tiles are called."""
+    return "cut" if section.loop.cut else "whole"
+
+
+def bracketed(text: str) -> str:
+    """Return text as the right side of a difference."""
+    return text if re.fullmatch(r"\w+(\(.*\))?", text) else f"({text})"
+
+
+def guarded(s: Statement, name: str, at: Value, test: Value) -> Statement:
+    """Return a statement at a place of a list; it reads memory only where the list has a member."""
+    match s:
+        case Let(value=value):
+            return replace(s, value=substitute(value, name, at))
+        case Load(coordinates=coordinates, guard=guard):
+            places = tuple(substitute(c, name, at) for c in coordinates)
+            tests = (test,) if guard is None else (test, substitute(guard, name, at))
+            whole = tests[0] if len(tests) == 1 else Op("and", tests)
+            return replace(s, coordinates=places, guard=whole)
+        case _:
+            return s
+
+
+def substitute(value: Value, name: str, other: Value) -> Value:
+    """Return a value with another in the place of a scalar."""
+    match value:
+        case Scalar(name=found) if found == name:
+            return other
+        case Op(operator="-" | "+", operands=(x, y)) if substitute(y, name, other) == Number(0):
+            return substitute(x, name, other)
+        case Op(operands=operands):
+            return replace(value, operands=tuple(substitute(x, name, other) for x in operands))
+        case Cast(value=inner):
+            return replace(value, value=substitute(inner, name, other))
+        case _:
+            return value
 
 
 def stay(printer: GluonPrinter, body: list[str], before: list[str], after: list[str]) -> list[str]:

@@ -30,6 +30,7 @@ from .loop_nest import (
     Loop,
     Nest,
     Op,
+    Place,
     Ref,
     Statement,
     Store,
@@ -77,11 +78,15 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One loop's share of the walk: its bounds, and the work of one of its tiles."""
+    """One loop's share of the walk: its bounds, and the work of one of its tiles.
+
+    place : where the loop walks a list, what finds a tile; the last of it is a ``Place``.
+    """
 
     loop: Loop
     work: tuple[Statement, ...]
     late: tuple[Late, ...]
+    place: tuple[Statement, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +162,12 @@ class Splitting:
             if plain(other_fetched) != plain(fetched) or plain(other_early) != plain(early):
                 raise ScheduleError("its cut tiles have other products than its whole ones")
         sections = tuple(s for _, _, s in split)
+        if len({(s.loop.cut, s.work, s.late) for s in sections}) > len(
+            {s.loop.cut for s in sections}
+        ):
+            raise ScheduleError("its tiles are tested in more than one way")
+        if any(s.place for s in sections) and not any(s.loop.cut for s in sections):
+            raise ScheduleError("its lists may be empty, and no tile of theirs is tested")
         if self.nest.commutative:
             # the first tile is tested in any case: let it be one that has to be
             sections = tuple(sorted(sections, key=lambda s: not s.loop.cut))
@@ -179,9 +190,11 @@ class Splitting:
 
     def sides(self, loop: Loop) -> tuple[Axis, Axis]:
         """Return the axis of rows, which a program has a tile of, and the walked one."""
-        walked = next((a for a in self.nest.axes if a.first == loop.first), None)
+        placed = {s.axis for s in loop.body if isinstance(s, Place)}
+        found = (a for a in self.nest.axes if a.first == loop.first or a.name in placed)
+        walked = next(found, None)
         if walked is None:
-            raise ScheduleError(f"it walks a list of tiles of {loop.rank}")
+            raise ScheduleError(f"it walks a list of coordinates of {loop.rank}, not of tiles")
         tiled = [g.rank for g in self.nest.grid if g.tile]
         if len(tiled) != 1:
             raise ScheduleError("a program has a tile of no rank, or of two")
@@ -202,7 +215,10 @@ class Splitting:
         late: list[Late] = []
         work: list[Statement] = []
         said: Comment | None = None
+        placing = placing_of(loop)
         for k, s in enumerate(loop.body):
+            if k < len(placing):
+                continue
             if isinstance(s, Loop | Store):
                 raise ScheduleError("its loop stores, or has a loop inside")
             if isinstance(s, Comment):
@@ -231,7 +247,7 @@ class Splitting:
         in_early = {n for s in first if isinstance(s, Dot) for v in (s.left, s.right)
                     for n in value_vars(v)}  # fmt: skip
         ordered = sorted(used, key=lambda s: s.var.name not in in_early)
-        return tuple(ordered), tuple(first), Section(loop, tidy(work), tuple(late))
+        return tuple(ordered), tuple(first), Section(loop, tidy(work), tuple(late), placing)
 
     def is_early(
         self, dot: Dot, fetched: dict[str, Load], fixed: set[str], early: dict[str, Var]
@@ -370,6 +386,19 @@ class Splitting:
         if isinstance(s, Load | Store):
             found = frozenset().union(*(value_axes(c) for c in s.coordinates))
             yield tuple(sorted(found, key=order.index))
+
+
+def placing_of(loop: Loop) -> tuple[Statement, ...]:
+    """Return the statements at the front of a loop's body that find a tile, () if it is in order.
+
+    Raises ScheduleError where they compute more than scalars.
+    """
+    last = max((k for k, s in enumerate(loop.body) if isinstance(s, Place)), default=-1)
+    found = tuple(s for s in loop.body[: last + 1] if not isinstance(s, Comment))
+    for s in found:
+        if not isinstance(s, Let | Load | Place) or (not isinstance(s, Place) and s.var.axes):
+            raise ScheduleError(f"more than scalars say where its tiles of {loop.rank} lie")
+    return found
 
 
 def bare(value: Value) -> Var | None:

@@ -103,7 +103,10 @@ class Tiles:
         for role in ("tiled", "streamed"):
             for rank in self.kernel.ranks(role):
                 tile = self.kernel.partition(rank).tile
-                yield Axis(rank, rank, tile, f"{rank.upper()}0", f"{rank}_first", valid=tile)
+                constant = f"{rank.upper()}0"
+                if constant in self.dtypes:  # a parameter, or a tensor, has that name
+                    constant = f"{rank.upper()}_TILE"
+                yield Axis(rank, rank, tile, constant, f"{rank}_first", valid=tile)
         for rank in self.kernel.ranks("resident"):
             parts = self.kernel.partition(rank).parts
             for k, (offset, width, valid) in enumerate(parts):

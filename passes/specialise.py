@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from ..ir.cascade import Einsum
-from ..ir.expression import Apply, Constant, Reduce, walk
+from ..ir.expression import Apply, Reduce, walk
 from ..ir.mapping import Crew, MappedKernel
 from ..ir.streaming import Field
 from .partition import (
@@ -98,12 +98,18 @@ def specialise(
     if lost := sorted(moving - set(described)):
         return f"{lost[0]} is not laid out for descriptors"
     rows, walked = tiled[0], streamed[0]
+    steps = dict(kernel.steps)
+    if steps.get(rows, 2 * ROWS) % (2 * ROWS):
+        return f"no more than {steps[rows]} rows of {rows} share a list"
     fixed = dict(tiles or {})
     if not 16 <= fixed.get(walked, 16) <= WIDEST:
         return f"a product has 16 to {WIDEST} columns, and {walked} has tiles of {fixed[walked]}"
     found = []
+    blocks = [w.width & -w.width for w in kernel.traversals[0].walks]
     for cut in cuts(kernel, sizes.get(walked, RANK_IS_LONG)):
         tile = {rows: ROWS * cut.crew.consumers, walked: fixed.get(walked, cut.columns)}
+        if any(block % tile[walked] for block in blocks) or steps.get(rows, 0) % tile[rows]:
+            continue
         if fixed.get(rows, tile[rows]) == tile[rows] and fits(kernel, cut, tile, dtypes, target):
             found.append((cut, tile))
     if not found:
@@ -128,9 +134,9 @@ def unmeasured(kernel: MappedKernel, sizes: Mapping[str, int]) -> str:
     resident = set(kernel.ranks("resident"))
     if max((n for _, n in kernel.static), default=0) > 128:
         return "more than 128 features were not measured"
-    ranges = kernel.traversals[0].domain.ranges
-    if len(ranges) != 1 or ranges[0].begin != Constant(0):
-        return "rows that skip a beginning, or a middle, were not measured"
+    (traversal,) = kernel.traversals
+    if traversal.domain.table is not None or traversal.walks:
+        return "rows that walk a list were not measured"
     if len(walked_products(kernel)) > 1:
         return "several products before the work on a tile were not measured"
     for tensor, ranks in operands(kernel):

@@ -216,13 +216,19 @@ def run_text(
 ) -> None:
     """Run every program of a kernel; ``given`` are its arguments, ``text`` stands for its text."""
     source = re.sub(r"^from triton[^(]*?(\([^)]*\))?$", "", text or kernel.text, flags=re.M)
+    source = re.sub(r"^import triton.*$", "", source, flags=re.M)
     code = compile(source, kernel.name, "exec")
     for pid in range(programs):
         machine = Machine(seed + pid)
         names = language(machine, pid, programs)
         exec(code, names)
         with np.errstate(all="ignore"):
-            names[kernel.name](*(given[a.name] for a in kernel.arguments))
+            if kernel.language == "triton":  # such as one that lists tiles: one group of warps
+                machine.run(
+                    [partial(names[kernel.name], *(given[a.name] for a in kernel.arguments))]
+                )
+            else:
+                names[kernel.name](*(given[a.name] for a in kernel.arguments))
 
 
 def language(machine: Machine, pid: int, programs: int) -> dict[str, Any]:
@@ -351,7 +357,7 @@ def language(machine: Machine, pid: int, programs: int) -> dict[str, Any]:
         num_programs=lambda axis: programs,
         static_range=range,
         cdiv=lambda a, b: -(-a // b),
-        cast=lambda x, dtype: dtype(x).item(),
+        cast=lambda x, dtype: np.asarray(x, dtype).view(Tile),
         arange=lambda a, b, layout=None: np.arange(a, b).view(Tile),
         zeros=lambda shape, dtype, layout=None: dtype_full(shape, 0, dtype),
         full=dtype_full,
@@ -377,6 +383,8 @@ def language(machine: Machine, pid: int, programs: int) -> dict[str, Any]:
         DotOperandLayout=lambda *a: None,
         NVMMADistributedLayout=lambda *a: None,
         NVMMASharedLayout=SimpleNamespace(get_default_for=lambda *a: None),
+        range=range,
+        cumsum=lambda x, axis: tile(np.cumsum(x, axis, dtype=x.dtype)),
         allocate_shared_memory=allocate,
         warp_specialize=specialize,
         inline_asm_elementwise=assembly,
@@ -392,6 +400,8 @@ def language(machine: Machine, pid: int, programs: int) -> dict[str, Any]:
     return {
         "gluon": SimpleNamespace(jit=lambda f: f, constexpr_function=lambda f: f),
         "gl": gl,
+        "tl": gl,
+        "triton": SimpleNamespace(jit=lambda f: f),
         "mbarrier": barrier,
         "tma": engine,
         "fence_async_shared": lambda: None,

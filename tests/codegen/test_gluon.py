@@ -32,7 +32,7 @@ SIZES = {"b": 1, "h": 2, "p": 200, "m": 333, "e": 64, "f": 64}
 
 NAMES = (
     "causal_lse", "sliding_window", "sink_window", "gqa", "alibi", "softcap", "entropy", "sigmoid",
-    "relative_bias", "differential", "l2_normalised",
+    "relative_bias", "differential", "l2_normalised", "document", "moa",
 )  # fmt: skip
 
 
@@ -74,8 +74,9 @@ def run(
     sizes = rank_sizes(cascade, {n: x.shape for n, x in memory.items()}, values)
     for kernel in found.kernels:
         for b in kernel.writes:
-            shape = [sizes[r] for r in b.ranks]
-            memory[b.tensor] = np.full(shape, np.nan, np.dtype(b.dtype))
+            shape = [b.extent(r, sizes[r]) for r in b.ranks]
+            nothing = np.nan if np.issubdtype(np.dtype(b.dtype), np.floating) else 2**30
+            memory[b.tensor] = np.full(shape, nothing, np.dtype(b.dtype))
         given: dict[str, Any] = {}
         for a in kernel.arguments:
             array = memory.get(a.tensor, np.zeros(0))
@@ -90,6 +91,8 @@ def run(
                     given[a.name] = array.shape[a.position]
                 case "size":
                     given[a.name] = sizes[a.rank]
+                case "tile":
+                    given[a.name] = kernel.tile_sizes[a.name]
                 case _:
                     given[a.name] = values[a.name]
         count = count_programs(kernel, sizes)
@@ -205,7 +208,6 @@ def test_machine_catches_a_broken_protocol(how: str) -> None:
 
 
 REFUSED = {
-    "document": "walks a list of tiles",
     "rope_in_kernel": "right side was not fetched",
     "padding": "right side was not fetched",
     "cosine": "no operand alone",
@@ -244,7 +246,9 @@ LARGE = {"b": 4, "h": 16, "p": 4096, "m": 4096, "e": 128, "f": 128}
         ("causal", LARGE | {"m": 512}, "m has fewer than 1024 coordinates"),
         ("causal", LARGE | {"b": 1, "h": 1}, "32 tiles of rows leave some of 132"),
         ("attention", LARGE | {"e": 256}, "more than 128 features"),
-        ("sliding_window", LARGE, "rows that skip a beginning"),
+        ("sliding_window", LARGE, ""),
+        ("sink_window", LARGE, ""),
+        ("document", LARGE, "rows that walk a list were not measured"),
         ("differential", LARGE, "several products"),
     ],
 )
