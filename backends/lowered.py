@@ -98,7 +98,7 @@ def emit(mapping: Mapping, kernel: MappedKernel, known: Known) -> tuple[MappedKe
         kernel,
         dtypes=dtypes,
         sizes=known.sizes,
-        described=known.described,
+        described=(*known.described, *boxed_between(mapping, kernel, known)),
         target=known.target,
         tiles=known.tiles,
         num_stages=known.num_stages,
@@ -131,6 +131,23 @@ def with_own_tables(kernel: MappedKernel, mapping: Mapping) -> MappedKernel:
             table = replace(table, name=f"{table.name}_wide")
         traversals.append(replace(t, domain=replace(t.domain, table=table)))
     return replace(kernel, traversals=tuple(traversals))
+
+
+def boxed_between(mapping: Mapping, kernel: MappedKernel, known: Known) -> tuple[str, ...]:
+    """Return what a kernel reads of kernels before it and descriptors may fetch.
+
+    Such a tensor lies densely in memory, so that its rows have to be multiples of 16 bytes.
+    """
+    ranks = {e.name: e.ranks for e in mapping.cascade.einsums}
+    dtypes = dict(mapping.dtypes)
+    found = []
+    for tensor in kernel.reads:
+        if tensor in mapping.cascade.inputs or len(ranks.get(tensor, ())) < 2:
+            continue
+        length = known.sizes.get(ranks[tensor][-1], 1)
+        if length * {"float32": 4, "float16": 2, "bfloat16": 2}.get(dtypes[tensor], 1) % 16 == 0:
+            found.append(tensor)
+    return tuple(found)
 
 
 def title(mapping: Mapping, kernel: MappedKernel) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 from .gluon_boxes import box_of
 from .gluon_fetch import Fetcher
+from .gluon_order import RowsInOrder, TileInOrder
 from .gluon_rows import Rows, Work
 from .gluon_text import IMPORTS, PIECES, pieces
 from .gluon_values import GluonPrinter, layout_name, layout_text
@@ -85,7 +86,7 @@ class File:
     def kernel(self) -> Kernel:
         """Return the text with its launch data."""
         nest, plan = self.nest, self.plan
-        rows = Rows(nest, plan)
+        rows = (Rows if self.crew.rotated else RowsInOrder)(nest, plan)
         fetcher = Fetcher(nest, plan)
         works = self.works(rows)
         rows.write({kind: f.call() for kind, f in works.items()})
@@ -124,7 +125,8 @@ class File:
         found: dict[str, Function] = {}
         for section in self.plan.sections:
             kind = "cut" if section.loop.cut else "whole"
-            lines = Work(self.nest, self.plan, section, rows).lines
+            make = Work if self.crew.rotated else TileInOrder
+            lines = make(self.nest, self.plan, section, rows).lines
             says = {
                 "whole": "Take a whole tile into the state.",
                 "cut": "Take a tile into the state of which some points may not exist.",
@@ -137,7 +139,7 @@ class File:
 
     def visible(self, names: list[str]) -> list[str]:
         """Return names that are none of the file's own."""
-        own = {"gl", "float", *self.constants()}
+        own = {"gl", "float", "warpgroup_mma", "warpgroup_mma_wait", *self.constants()}
         return [n for n in dict.fromkeys(names) if n not in own and not is_layout(n)]
 
     def function(self, end: str, says: str, lines: list[str], outside: list[str]) -> Function:
@@ -177,7 +179,7 @@ class File:
             made[f"{name}_full"] = "barriers(CONSUMERS, 1)"
             if self.crew.persistent:
                 made[f"{name}_empty"] = "barriers(CONSUMERS, 1)"
-        for load in self.plan.fetched:
+        for load in (*self.plan.fetched, *self.plan.vectors):
             name = load.var.name
             made[f"{name}_ring"] = boxes_in(self.box(load), "STAGES")
             made[f"{name}_full"] = "barriers(STAGES, 1)"

@@ -18,6 +18,8 @@ def box_of(
     Of what a kernel writes, rows have to be multiples of 16 bytes.
     """
     axes = {a.name: a for a in nest.axes}
+    if coordinates[-1] == Index(plan.columns.name):
+        return vector_of(plan, tensor, coordinates)
     moving = [k for k, c in enumerate(coordinates) if value_axes(c)]
     if len(moving) != 2 or moving[1] != len(coordinates) - 1 or len(coordinates) > 5:
         return None
@@ -40,8 +42,21 @@ def box_of(
     return Argument("box", f"{tensor}_box{end}", tensor, order=order, block=block)
 
 
+def vector_of(plan: Schedule, tensor: str, coordinates: tuple[Value, ...]) -> Argument | None:
+    """Return the descriptor of a piece of a vector along the walked axis."""
+    if len(coordinates) > 5 or any(value_axes(c) for c in coordinates[:-1]):
+        return None
+    block = (*(1 for _ in coordinates[1:]), plan.columns.width)
+    return Argument(
+        "box", f"{tensor}_box", tensor, order=tuple(range(len(coordinates))), block=block
+    )
+
+
 def place(printer: GluonPrinter, box: Argument, coordinates: tuple[Value, ...], first: str) -> str:
     """Return the coordinates of a box's corner; ``first`` is that of its rows."""
+    if coordinates[-1] == Index(printer.columns):
+        outer = [printer.value(c, ()) for c in coordinates[:-1]]
+        return f"({', '.join([*outer, first])}{'' if outer else ','})"
     words = [printer.value(coordinates[k], ()) for k in box.order[:-2]]
     last = coordinates[box.order[-1]]
     assert isinstance(last, Index)

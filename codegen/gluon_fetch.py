@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from .gluon_boxes import box_of, place
 from .gluon_values import GluonPrinter
 from .gluon_walk import Walk, stay
+from .in_order import Get, in_order
 from .kernel import Argument
 from .layout import needed
 from .loop_nest import Let, Load, Nest, Statement, value_vars
@@ -25,6 +26,10 @@ class Fetcher(GluonPrinter):
         for s in self.scalars():
             self.statement(s)
         walk = Walk(self, plan)
+        if not self.crew.rotated:
+            self.walk_in_order(walk)
+            self.lines = stay(self, needed(self.lines, start), [], [])
+            return
         first, stays = plan.columns.first, self.crew.persistent
         early = [x for x in plan.fetched if plan.read_early(x)]
         late = [x for x in plan.fetched if not plan.read_early(x)]
@@ -48,6 +53,19 @@ class Fetcher(GluonPrinter):
         self.fetch(late, f"{first}_before", "step - 1")
         self.lines = stay(self, needed(self.lines, start), [], [])
 
+    def walk_in_order(self, walk: Walk) -> None:
+        """Fetch what stays, and then each tile's operands and vectors as its work reads them."""
+        self.hold_all()
+        if not self.crew.persistent:
+            self.add("step = 0")
+        for phase in walk.phases:
+            order = in_order(self.plan, phase.sections[0])
+            walk.loop(phase)
+            reads = [s.load for s in order if isinstance(s, Get)]
+            self.fetch(reads, self.plan.columns.first, "step")
+            self.add("step += 1")
+            self.depth -= 1
+
     def hold_all(self) -> None:
         """Fetch the operands that stay."""
         for held in self.plan.held:
@@ -57,7 +75,11 @@ class Fetcher(GluonPrinter):
     def scalars(self) -> list[Statement]:
         """Return the setup statements on which bounds and coordinates depend."""
         wanted = {n for s in self.plan.sections for v in values(s.loop) for n in value_vars(v)}
-        loads = [*self.plan.fetched, *(h.load for h in self.plan.held if h.load is not None)]
+        loads = [
+            *self.plan.fetched,
+            *self.plan.vectors,
+            *(h.load for h in self.plan.held if h.load is not None),
+        ]
         wanted |= {n for x in loads for c in x.coordinates for n in value_vars(c)}
         places = [s for x in self.plan.sections for s in x.place]
         wanted |= {n for s in places for v in values(s) for n in value_vars(v)}

@@ -43,9 +43,10 @@ class Rows(GluonPrinter):
         for s in plan.setup:
             self.statement(s)
         self.walk = Walk(self, plan)
+        vectors = {x.var.name for x in plan.vectors}
         for section in plan.sections:
             for s in statements(section.work):
-                if isinstance(s, Load):
+                if isinstance(s, Load) and s.var.name not in vectors:
                     self.base(s.tensor, s.coordinates)
         self.opening = (start, list(self.lines))
         self.lines = []
@@ -87,6 +88,10 @@ class Rows(GluonPrinter):
         self.wait_late("step - 1", split=False)
         for s in plan.finish:
             self.statement(s)
+        self.close()
+
+    def close(self) -> None:
+        """Put what stands ahead of the walk, and behind it, around the body."""
         start, opening = self.opening
         body = needed([*opening, *self.lines], start)
         before, after = [], []

@@ -23,26 +23,22 @@ class GluonPrinter(Printer):
         super().__init__(nest)
         assert nest.crew is not None
         self.plan, self.crew = plan, nest.crew
-        self.paired = self.crew.persistent and self.rows_reversed
+        self.paired = self.crew.persistent and self.crew.paired
         self.depth = 1 + self.crew.persistent + self.paired
         self.rows, self.columns = plan.rows.name, plan.columns.name
         self.layouts: dict[tuple[str, ...], None] = {}
         self.pieces: dict[str, None] = {}
 
-    @property
-    def rows_reversed(self) -> bool:
-        """Whether later tiles of rows walk further than earlier ones."""
-        return self.plan.rows.rank in self.nest.reverse
-
     def header(self) -> None:
-        """Decode a tile's coordinates; a pair is the longest left and the shortest."""
+        """Decode a tile's coordinates; a pair is the last left and the first."""
         super().header()
         if not self.paired:
             return
         rank = self.plan.rows.rank
         k = next(k for k, x in enumerate(self.lines) if x.strip().startswith(f"{rank}_tile = "))
         line = self.lines.pop(k)
-        count, _, order = line.partition(" = ")[2].partition(" - 1 - ")
+        order = line.partition(" = ")[2].rpartition(" - 1 - ")[2]
+        count = order.partition(" % ")[2]
         indent = "    " * self.depth
         half = f"{rank}_order // 2"
         self.lines.insert(k, f"{indent}{rank}_order = {order}")

@@ -112,9 +112,10 @@ class Walk:
             self.printer.add(f"{self.first} = tl.where({self.some(phase)}, {text}, {self.first})")
 
     def loop(self, phase: Phase, *, placing: bool = True) -> None:
-        """Print the head of a phase's loop, which leaves out the walk's first tile if it is its.
+        """Print the head of a phase's loop.
 
-        ``placing``: something reads where its tiles lie.
+        A rotated one leaves out the walk's first tile if it is its. ``placing``: something reads
+        where its tiles lie.
         """
         section, at = phase.sections[0], self.first
         loop = section.loop
@@ -126,7 +127,9 @@ class Walk:
         step = loop.tile or "1"
         second = step if begin == "0" else f"{begin} + {step}"
         before = [self.some(p) for p in self.phases[: self.phases.index(phase)]]
-        if before:
+        if not self.printer.crew.rotated:
+            second = begin
+        elif before:
             test = before[0] if len(before) == 1 else " | ".join(f"({x})" for x in before)
             second = f"tl.where({test}, {begin}, {second})"
         stride = f", {step}" if step != "1" else ""

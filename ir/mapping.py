@@ -96,11 +96,16 @@ class Crew:
 
     consumers : groups that divide the rows of a program. turns : whether they take turns at the
     tensor cores. persistent : whether a program stays for several tiles of rows, one after another.
+    paired : whether it takes the last tile left with the first, where one walks further.
+    rotated : whether a tile's late products run under the next tile's work
+    (``codegen/schedule.py``) or, in order, under its own (``codegen/in_order.py``).
     """
 
     consumers: int
     turns: bool = False
     persistent: bool = False
+    paired: bool = False
+    rotated: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from ..ir.cascade import Einsum
-from ..ir.expression import Apply, Reduce, walk
+from ..ir.expression import Access, Apply, Parameter, Reduce, walk
 from ..ir.mapping import Crew, MappedKernel
 from ..ir.streaming import Field
 from .partition import (
@@ -117,7 +117,19 @@ def specialise(
     cut, tile = found[min(choice, len(found) - 1)]
     # with one slot a tile could not be fetched while products still read the one before it
     whole = Configuration(tuple(tile.items()), 4, max(2, num_stages or cut.stages))
-    return replace(cut_kernel(kernel, target, whole), crew=cut.crew, described=described)
+    crew = replace(cut.crew, paired=cut.crew.persistent and slanted(kernel, rows))
+    return replace(cut_kernel(kernel, target, whole), crew=crew, described=described)
+
+
+def slanted(kernel: MappedKernel, rows: str) -> bool:
+    """Whether later tiles of rows walk ever further, or ever less far."""
+    marks = {f"{rows}_first", f"{rows}_last"}
+    ranges = kernel.traversals[0].domain.ranges
+    begins, ends = (
+        any(isinstance(y, Parameter) and y.name in marks for x in side for y in walk(x))
+        for side in ([r.begin for r in ranges], [r.end for r in ranges])
+    )
+    return begins != ends
 
 
 def unmeasured(kernel: MappedKernel, sizes: Mapping[str, int]) -> str:
@@ -163,6 +175,13 @@ def cuts(kernel: MappedKernel, length: int) -> Iterator[Sizing]:
     Rows that walk ever further, in pairs, 128 features: 432, 644 and 710; without staying 390,
     547 and 646.
     """
+    if several(kernel):
+        for columns, stages in ((64, 3), (64, 2), (32, 2)):
+            for persistent in (True, False):
+                yield Sizing(Crew(2, False, persistent, rotated=False), columns, stages)
+    elif len(walked_products(kernel)) > 1:
+        yield Sizing(Crew(2, True, True), 64, 3)
+        yield Sizing(Crew(2, False, True, rotated=False), 128, 2)
     two, three = ((2, 128, 2),), ((3, 128, 2),)
     many = three + two if narrow(kernel) and length >= 4096 else two + three
     for consumers, columns, stages in (*many, (2, 64, 3), (2, 64, 2), (2, 32, 2)):
@@ -188,9 +207,14 @@ def fits(
     def elements(ranks: tuple[str, ...]) -> int:
         return prod(width[r] for r in ranks if r in width)
 
-    kept = sum(elements(f.ranks) for t in kernel.traversals for f in t.streaming.fields)
+    kept = sum(elements(f.ranks) for f in fields(kernel))
     products = [elements(e.ranks) for e in walked_products(kernel)]
-    transient = sum(products) + max(products, default=0) // 2
+    widest = max(products, default=0)
+    if cut.crew.rotated and consumers == 2:
+        # what accumulators take is carried from tile to tile in float32
+        transient = sum(products) + max(1, len(computed(kernel))) * widest
+    else:
+        transient = sum(products) + widest // 2
     if (kept + transient) / 128 + BESIDES > BUDGET[consumers]:
         return False
     shared = BARRIERS
@@ -199,6 +223,8 @@ def fits(
         if len([r for r in ranks if r in width]) > 1:
             copies = cut.stages if walked in ranks else consumers
             shared += elements(ranks) * size * copies
+        elif not cut.crew.rotated and walked in ranks:
+            shared += elements(ranks) * size * cut.stages
     if cut.crew.persistent:
         # rows leave from memory of their own while the next ones come
         writers = {x.tensor if isinstance(x, Field) else x.name: x for x in kernel.einsums()}
@@ -219,6 +245,33 @@ def walked_products(kernel: MappedKernel) -> list[Einsum]:
         for e in t.streaming.body
         if isinstance(e, Einsum) and isinstance(e.body, Reduce) and walked in e.ranks
     ]
+
+
+def fields(kernel: MappedKernel) -> list[Field]:
+    """Return what the walk accumulates."""
+    return [f for t in kernel.traversals for f in t.streaming.fields]
+
+
+def computed(kernel: MappedKernel) -> set[str]:
+    """Return what the loop computes and accumulators multiply with what moves."""
+    resident = set(kernel.ranks("resident"))
+    made = {x.name for t in kernel.traversals for x in t.streaming.body if isinstance(x, Einsum)}
+    return {
+        x.tensor
+        for f in fields(kernel)
+        if resident & set(f.ranks)
+        for x in walk(f.lift)
+        if isinstance(x, Access) and x.tensor in made
+    }
+
+
+def several(kernel: MappedKernel) -> bool:
+    """Whether a tile makes several products early, and several are accumulated of what they make.
+
+    Carried to the next tile, as a rotated loop does, that fills more registers than there are (64
+    rows of 128 features: 71 spills in the loop).
+    """
+    return len(walked_products(kernel)) > 1 and len(fields(kernel)) > 1
 
 
 def plain(kernel: MappedKernel) -> bool:

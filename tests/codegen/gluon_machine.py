@@ -164,6 +164,9 @@ class Shared:
     def store(self, value: Tile) -> None:
         self.array[...] = value
 
+    def load(self, layout: Any) -> Tile:
+        return np.array(self.array).view(Tile)
+
 
 class Box:
     """A descriptor: a box of it reads 0, and is not written, outside the tensor."""

@@ -1,0 +1,109 @@
+"""The functions that compute where a tile is finished before the next begins (``in_order.py``)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from .gluon_rows import Rows
+from .gluon_values import GluonPrinter
+from .gluon_walk import word
+from .in_order import Free, Get, Issue, Wait, in_order
+from .loop_nest import Dot, Load, Nest, Ref
+from .positions import uses_coordinate
+from .schedule import Late, Schedule, Section, bare
+
+
+class TileInOrder(GluonPrinter):
+    """One tile: its products and its work, in order."""
+
+    def __init__(self, nest: Nest, plan: Schedule, section: Section, outer: Rows) -> None:
+        super().__init__(nest, plan)
+        self.section, self.depth = section, 1
+        self.bases, self.names = outer.bases, outer.names
+        self.layouts, self.pieces, self.helpers = outer.layouts, outer.pieces, outer.helpers
+        if any(uses_coordinate(s, self.columns) for s in section.work):
+            self.add(f"{self.columns} = {plan.columns.first} + {plan.columns.rank}_row")
+        for s in in_order(plan, section):
+            match s:
+                case Get(load=load):
+                    self.get(load)
+                case Issue(product=product):
+                    self.late(product) if isinstance(product, Late) else self.early(product)
+                case Wait(pending=pending, done=done):
+                    comma = "," if len(done) == 1 else ""
+                    names = ", ".join(done)
+                    self.add(f"{names} = warpgroup_mma_wait({pending}, deps=({names}{comma}))")
+                case Free(load=load):
+                    self.add(f"release({load.var.name}_empty, step)")
+                case _:
+                    self.statement(s)
+        self.add(f"return {', '.join(results(plan))}")
+
+    def get(self, load: Load) -> None:
+        """Wait for what was fetched; a vector goes to registers, and its slot is free."""
+        name = load.var.name
+        shape = f"[{', '.join(self.extent(a) for a in load.var.axes)}]"
+        full = f"filled({name}_ring, {name}_full, step).reshape({shape})"
+        if len(load.var.axes) > 1:
+            self.add(f"{name} = {full}")
+            return
+        self.add(f"{name} = {full}.load({self.layout(load.var.axes)})")
+        self.add(f"release({name}_empty, step)")
+
+    def early(self, dot: Dot) -> None:
+        """Issue a product of operands from memory."""
+        left, right = bare(dot.left), bare(dot.right)
+        assert left is not None and right is not None
+        start = "nothing, use_acc=False" if dot.start is None else dot.var.name
+        held = next(x for x in self.plan.held if x.var.name == left.name)
+        name = left.name if held.load is not None else f"{left.name}_held"
+        operands = f"{name}, {right.name}.permute((1, 0)), {start}"
+        self.add(f"{dot.var.name} = warpgroup_mma({operands}, is_async=True)")
+
+    def late(self, x: Late) -> None:
+        """Issue a product of an operand that was computed."""
+        name = x.accumulator.name
+        if x.factor is not None:
+            text = self.broadcast(Ref(x.factor), x.accumulator.axes)
+            self.add(f"{name} = {name} * {text}")
+        layout = f"LEFT_OF_{self.layout(x.accumulator.axes)}"
+        value = f"{x.operand.name}.to(tl.{x.dtype})"
+        left = f"{x.operand.name}_left"
+        self.add(f"{left} = tl.convert_layout({value}, {layout}, assert_trivial=True)")
+        self.add(f"{name} = warpgroup_mma({left}, {x.right.name}, {name}, is_async=True)")
+
+
+class RowsInOrder(Rows):
+    """What one consumer does, tile after tile."""
+
+    def write(self, calls: Mapping[str, str]) -> None:
+        """Write the body; ``calls`` gives each section's tile, by ``whole`` and ``cut``."""
+        plan = self.plan
+        for held in plan.held:
+            self.hold(held)
+        shape = f"[{self.extent(self.rows)}, {self.extent(self.columns)}]"
+        layout = self.layout((self.rows, self.columns))
+        self.add(f"nothing = tl.zeros({shape}, tl.float32, {layout})")
+        if not self.crew.persistent:
+            self.add("step = 0")
+        for phase in self.walk.phases:
+            call = calls[word(phase.sections[0])]
+            placing = re.search(rf"\b{plan.columns.first}\b", call) is not None
+            self.walk.loop(phase, placing=placing)
+            self.add(f"{', '.join(results(plan))} = {call}")
+            self.add("step += 1")
+            self.depth -= 1
+        self.add("")
+        for held in plan.held:
+            if self.crew.persistent and held.load is not None:
+                self.add(f"mbarrier.arrive({held.var.name}_empty.index(CONSUMER))")
+        for s in plan.finish:
+            self.statement(s)
+        self.close()
+
+
+def results(plan: Schedule) -> tuple[str, ...]:
+    """Return what a tile hands on to the next: accumulators, and what its work carries."""
+    late = dict.fromkeys(x.accumulator.name for x in plan.late)
+    return (*late, *(v.name for v in plan.carried))
