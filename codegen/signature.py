@@ -53,6 +53,12 @@ def sign(
     sizes |= {axes[s.var.axes[0]].rank: None for s in statements(body)
               if isinstance(s, Load) and s.described}  # fmt: skip
     sizes |= {n[5:-1]: None for n in used if n.startswith("size(")}
+    known = {g.rank for g in grid} | {a.first for a in axes.values()}
+    known |= {f"{r}_{end}" for r in kernel.ranks("tiled") for end in ("last", "tile")}
+    known |= {a.constant for a in axes.values()} | {f"{r}_last" for r in kernel.ranks("streamed")}
+    known |= {s.first for s in statements(body) if isinstance(s, Loop)}
+    given = [n for n in used if n not in known and not n.startswith("size(")]
+    names.taken.update(given)  # a parameter keeps its name
     size_names = {r: names.take(r.upper()) for r in sizes}
     arguments = [Argument("pointer", t, t) for t in positions]
     arguments += [
@@ -61,13 +67,7 @@ def sign(
         for k in range(n)
     ]
     arguments += [Argument("size", name, rank=r) for r, name in size_names.items()]
-    known = {g.rank for g in grid} | {a.first for a in axes.values()}
-    known |= {f"{r}_{end}" for r in kernel.ranks("tiled") for end in ("last", "tile")}
-    known |= {a.constant for a in axes.values()} | {f"{r}_last" for r in kernel.ranks("streamed")}
-    known |= {s.first for s in statements(body) if isinstance(s, Loop)}
-    for name in used:
-        if name in known or name.startswith("size("):
-            continue
+    for name in given:
         tensor, _, position = name.rpartition("_size_")
         if tensor:
             arguments.append(Argument("extent", name, tensor, int(position)))

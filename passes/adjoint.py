@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ..ir.cascade import Einsum
-from ..ir.errors import PassError
 from ..ir.expression import (
     Access,
     Apply,
@@ -52,10 +51,6 @@ def shares(
     ``gradient`` is that of the einsum's tensor, over its ranks. ``before`` receives einsums over
     forward tensors that the shares need, such as the place of a maximum.
 
-    Raises
-    ------
-    PassError
-        for a reduction that has no gradient here.
     """
     outer = known.of_filter(einsum.filter)
     match einsum.body:
@@ -71,7 +66,7 @@ def shares(
             if reducer == "prod":
                 gradient = _product_of_others(einsum, gradient, known, taken, before)
             elif reducer in ("max", "min"):
-                conditions = (*conditions, _extremal(einsum, known, taken, before))
+                conditions = (*conditions, *_extremal(einsum, known, taken, before))
             yield from pull(body, body, gradient, space, conditions, known)
         case body:
             yield from pull(body, einsum.output, gradient, einsum.ranks, outer, known)
@@ -147,20 +142,28 @@ def _parts(
 
 def _extremal(
     einsum: Einsum, known: Existence, taken: set[str], before: list[Einsum]
-) -> Expression:
-    """Return the condition that a point is the extremal one, the first of equals."""
+) -> Conditions:
+    """Return the conditions that a point is the extremal one, the first of equals.
+
+    Of several ranks the place is found one after the other, each among the points that are extremal
+    and stand at the places found before.
+    """
     body = einsum.body
     assert isinstance(body, Reduce)
-    if len(body.ranks) != 1:
-        raise PassError(
-            f"{einsum.name} is a {body.reducer} over {', '.join(body.ranks)} at once, whose"
-            " gradient is not built: reduce one rank after the other"
-        )
-    name = fresh(f"{einsum.name}_at", taken)
-    at = replace(einsum.output, tensor=name)
-    before.append(replace(einsum, output=at, body=replace(body, reducer=f"arg{body.reducer}")))
-    known.add(before[-1])
-    return Apply("==", (RankVariable(body.ranks[0]), at))
+    found: list[Expression] = []
+    several = len(body.ranks) > 1
+    for rank in body.ranks:
+        name = fresh(f"{einsum.name}_at_{rank}" if several else f"{einsum.name}_at", taken)
+        at = replace(einsum.output, tensor=name)
+        place = replace(body, reducer=f"arg{body.reducer}")
+        if several:
+            equal = Apply("==", (body.body, einsum.output))
+            filters = [*([] if body.filter is None else [body.filter]), equal, *found]
+            place = Reduce("min", body.ranks, RankVariable(rank), conjunction(filters))
+        before.append(replace(einsum, output=at, body=place))
+        known.add(before[-1])
+        found.append(Apply("==", (RankVariable(rank), at)))
+    return tuple(found)
 
 
 def _product_of_others(

@@ -17,7 +17,6 @@ from ..ir.expression import (
     RankVariable,
     Reduce,
     free_ranks,
-    rewrite,
     tensors,
     walk,
 )
@@ -31,7 +30,7 @@ from .domain_table import tabled
 from .domains import domain
 from .facts import infinite_tensors
 from .phases import continued, part_results
-from .presence import Facts
+from .presence import Facts, explicit
 from .segments import segments
 from .stream import stream
 from .walk_lists import NARROWEST, is_member, row_steps, split_lists
@@ -385,20 +384,6 @@ def select_presence(einsum: Einsum, body: Populate, facts: Facts) -> None:
         length = Access(count.name, tuple(RankVariable(r) for r in count.ranks))
         ends.append(Apply("<", (RankVariable(list_rank(einsum)), length)))
     facts.found[einsum.name] = facts.settle(facts.of_filter(einsum.filter) + ends)
-
-
-def explicit(expression: Expression, facts: Facts) -> Expression:
-    """Write every ``default(x, y)`` inside as x where it exists, else y."""
-
-    def rule(x: Expression) -> Expression | None:
-        match x:
-            case Apply("default", (inner, other)):
-                test = facts.settle(facts.conditions(inner))
-                return inner if test is None else Apply("where", (test, inner, other), x.at)
-            case _:
-                return None
-
-    return rewrite(expression, rule)
 
 
 def union(conditions: list[Expression | None]) -> Expression | None:

@@ -35,6 +35,7 @@ from .reassociate import reassociate
 from .simplify import simplify
 from .solve_equalities import solve_equalities
 from .split_blocks import block_sizes, split_blocks
+from .split_concatenations import split_concatenations
 from .split_rank import split_groups
 from .split_sums import split_sums
 from .stabilise import stabilise
@@ -91,6 +92,7 @@ CASCADE_PASSES: tuple[tuple[str, Callable[[Cascade, Known], Cascade]], ...] = (
     ("remove_dead", lambda c, k: remove_dead(c)),
     ("stabilise", lambda c, k: stabilise(c, parameters=k.parameters)),
     ("simplify", lambda c, k: simplify(c, sizes=short_sizes(c, k))),
+    ("split_concatenations", lambda c, k: split_concatenations(c)),
     ("reassociate", lambda c, k: reassociate(c, sizes=k.sizes)),
     ("base_two", lambda c, k: base_two(c)),
     ("inline", lambda c, k: inline(c)),

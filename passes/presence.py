@@ -18,6 +18,7 @@ from ..ir.expression import (
     RankVariable,
     Reduce,
     children,
+    rewrite,
     substitute,
     tensors,
 )
@@ -60,9 +61,10 @@ class Facts:
             case Apply("default", (_, other)):
                 return self.conditions(other)
             case Apply("where", (test, yes, no)):
+                held = explicit(test, self)
                 chosen = [
                     Apply("or", (side, *(conjunction(found),)))  # type: ignore[arg-type]
-                    for side, branch in ((Apply("not", (test,)), yes), (test, no))
+                    for side, branch in ((Apply("not", (held,)), yes), (held, no))
                     if (found := self.conditions(branch))
                 ]
                 return self.conditions(test) + list(chosen)
@@ -73,7 +75,10 @@ class Facts:
 
     def of_filter(self, filter: Expression | None) -> list[Expression]:
         """Conditions of a filter: it holds, and what it reads exists."""
-        return [] if filter is None else [*self.conditions(filter), filter]
+        if filter is None:
+            return []
+        held = explicit(filter, self)
+        return [*self.conditions(filter), *([] if held == Constant(True) else [held])]
 
     def of_access(self, access: Access) -> list[Expression]:
         """Conditions of one access: its coordinates lie inside and the point there exists."""
@@ -117,6 +122,28 @@ class Facts:
     def always(self, condition: Expression) -> bool:
         """Whether a condition holds at every point, by interval evaluation."""
         return holds(condition, self.sizes, self.parameters)
+
+
+def explicit(expression: Expression, facts: Facts) -> Expression:
+    """Write every ``default(x, y)`` inside as x where it exists, else y.
+
+    ``default(x == x, False)`` asks whether x exists, and reads nothing.
+    """
+
+    def rule(x: Expression) -> Expression | None:
+        match x:
+            case Apply("default", (Apply("==", (a, b)) as inner, Constant(value=False))) if a == b:
+                return facts.settle(facts.conditions(inner)) or Constant(True)
+            case Apply("default", (inner, other)):
+                test = facts.settle(facts.conditions(inner))
+                return inner if test is None else Apply("where", (test, inner, other), x.at)
+            case Apply("and", operands) if Constant(True) in operands:
+                kept = [y for y in operands if y != Constant(True)]
+                return conjunction(kept) or Constant(True)
+            case _:
+                return None
+
+    return rewrite(expression, rule)
 
 
 def home_ranks(cascade: Cascade) -> dict[str, set[tuple[str, int]]]:

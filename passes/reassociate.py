@@ -9,6 +9,7 @@ from functools import partial
 from ..ir.cascade import Cascade, Einsum
 from ..ir.expression import (
     Access,
+    Concatenate,
     Expression,
     RankVariable,
     Reduce,
@@ -29,6 +30,7 @@ from .contraction import (
     node_key,
 )
 from .defer import without_unread
+from .divide import lowest_digits
 from .facts import (
     NO_SIZES,
     exact_tensors,
@@ -44,6 +46,7 @@ from .facts import (
     weight,
 )
 from .product import factors
+from .segments import own_rank
 
 MOST_FACTORS = 6
 """Products of more factors are left as they are written: the search is exhaustive."""
@@ -92,14 +95,20 @@ def reassociate(cascade: Cascade, *, sizes: Mapping[str, int] = NO_SIZES) -> Cas
 def extents(cascade: Cascade, sizes: Mapping[str, int]) -> dict[str, int]:
     """Return the sizes by which orders are compared."""
     open_ones = {
-        c.rank
+        r
         for e in cascade.einsums
         for x in e.expressions()
         if isinstance(x, Access) and x.tensor in cascade.inputs
         for c in x.coordinates[:-1]
-        if isinstance(c, RankVariable)
+        for r in free_ranks(c)
+        if isinstance(c, RankVariable) or r not in lowest_digits(c)
     }
-    return {**dict.fromkeys(sorted(open_ones), OPEN_SIZE), **sizes}
+    found = {**dict.fromkeys(sorted(open_ones), OPEN_SIZE), **sizes}
+    for einsum in cascade.einsums:
+        if isinstance(einsum.body, Concatenate):
+            parts = (own_rank(x, einsum) for x in einsum.body.parts)
+            found.setdefault(einsum.body.rank, sum(found.get(r, OPEN_SIZE) for r in parts))
+    return found
 
 
 def _once(cascade: Cascade, sizes: Mapping[str, int]) -> Cascade:

@@ -25,6 +25,7 @@ from ..ir.linear import Linear, delinear, linear
 from .align import fresh
 from .existence import inside
 from .facts import is_scalar
+from .solve_equalities import solution
 
 
 @dataclass(slots=True)
@@ -42,6 +43,24 @@ class Scatter:
     summed: tuple[str, ...] = ()
     split: tuple[str, ...] = ()
     paired: tuple[str, ...] = ()
+
+    def settle(self, conditions: list[Expression]) -> list[Expression]:
+        """Put a rank that is to be summed where a condition says that it stands; return the others.
+
+        ``sum[i: p // B == i](X[i])`` is ``X[p // B]`` where that lies inside.
+        """
+        for test in conditions:
+            for rank in self.summed:
+                place = solution(test, rank)
+                if place is None or isinstance(place, RankVariable):
+                    continue  # a tensor read at a bare rank would give the rank its size
+                here: dict[str, Expression] = {rank: place}
+                self.values = {r: substitute(x, here) for r, x in self.values.items()} | here
+                self.conditions = [substitute(c, here) for c in self.conditions]
+                self.conditions += inside(place, rank)
+                self.summed = tuple(r for r in self.summed if r != rank)
+                return self.settle([substitute(c, here) for c in conditions if c != test])
+        return conditions
 
     def moved(self, x: Expression) -> Expression:
         """Return an expression of iteration ranks over the ranks that are left."""

@@ -50,14 +50,23 @@ def split_blocks(cascade: Cascade, *, parameters: Mapping[str, Scalar] = NOTHING
     """
     taken = {*cascade.inputs, *cascade.ranks, *(n for n, _ in cascade.parameters)}
     taken |= {e.name for e in cascade.einsums}
-    einsums = tuple(split(e, parameters, taken) for e in cascade.einsums)
+    places: dict[tuple[str, str, int], str] = {}
+    einsums = tuple(split(e, parameters, taken, places) for e in cascade.einsums)
     if all(a is b for a, b in zip(einsums, cascade.einsums, strict=True)):
         return cascade
     return replace(cascade, einsums=einsums)
 
 
-def split(einsum: Einsum, parameters: Mapping[str, Scalar], taken: set[str]) -> Einsum:
-    """Split every rank of one reduction that a filter keeps inside one block."""
+def split(
+    einsum: Einsum,
+    parameters: Mapping[str, Scalar],
+    taken: set[str],
+    places: dict[tuple[str, str, int], str],
+) -> Einsum:
+    """Split every rank of one reduction that a filter keeps inside one block.
+
+    ``places`` names the places in the blocks of a rank, for what is made there to be made once.
+    """
     body = einsum.body
     if not isinstance(body, Reduce):
         return einsum
@@ -66,7 +75,9 @@ def split(einsum: Einsum, parameters: Mapping[str, Scalar], taken: set[str]) -> 
         if found is None:
             continue
         rank, group, extent = found
-        place = fresh(f"{rank}_in", taken)
+        if found not in places:
+            places[found] = fresh(f"{rank}_in", taken)
+        place = places[found]
         width = Constant(extent)
         at = Apply("+", (Apply("*", (RankVariable(group), width)), RankVariable(place)))
         rest = [c for c in conjuncts(body.filter) if c is not test]
@@ -81,7 +92,7 @@ def split(einsum: Einsum, parameters: Mapping[str, Scalar], taken: set[str]) -> 
             body=placed(body.body, rank, group, place, at, extent, parameters),
             filter=conjunction(inside),
         )
-        return split(replace(einsum, body=new), parameters, taken)
+        return split(replace(einsum, body=new), parameters, taken, places)
     return einsum
 
 

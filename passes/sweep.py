@@ -147,7 +147,7 @@ class Sweep:
                     self.pinned[name].add(rank)  # met by a comparison, which gives no size
         # What is read is there: its coordinates are those of a point of the gradient.
         asked = [c for c in part.conditions if not asks(c, part.access)]
-        conditions = [turned.moved(c) for c in asked]
+        conditions = turned.settle([turned.moved(c) for c in asked])
         conditions = [c for c in (*conditions, *turned.conditions) if not asks(c, own)]
         met = {c for x in turned.conditions for c in self.known.of(x)}
         conditions = [c for c in conditions if c not in met]
@@ -158,11 +158,36 @@ class Sweep:
         for term in self.apart(product, turned):
             minus, among = factors(turned.moved(term.expression))
             body = write_product(among)
-            summed = _summed(body, turned, rows, self.known)
+            summed = self.summed(name, body, turned, rows)
             there = [c for c in self.known.of(summed) if c not in held]
             cut = () if isinstance(summed, Reduce) else tuple(dict.fromkeys((*rows, *there)))
             sign = (negative != minus) != term.negative
             self.parts.setdefault(name, []).append(_Part(summed, sign, cut))
+
+    def summed(self, name: str, body: Expression, turned: Scatter, rows: Conditions) -> Expression:
+        """Sum a share over what is left of its iteration ranks, the digits of a quotient last.
+
+        Ranks that no comparison has come first: what lands at a looked up coordinate of ``name`` is
+        summed where it was read before it is laid there.
+        """
+        missing = [c for c in rows if c not in self.known.of(body)]
+        met = [c for c in missing if c in turned.conditions and _equates(c)]
+        looked_up = {r for c in met for r in free_ranks(c)}
+        first = tuple(r for r in turned.summed if r not in looked_up)
+        then = tuple(r for r in turned.summed if r in looked_up)
+        if first and then:
+            inner = [c for c in missing if c not in met and set(first) & set(free_ranks(c))]
+            part = Reduce("sum", first, body, conjunction(inner))
+            free = free_ranks(part)
+            lost = [r for r in free if r not in self.ranks[name]]
+            order = (*lost, *(r for r in self.ranks[name] if r in free))
+            read = Access(fresh(f"{name}{END}_read", self.taken), tuple(map(RankVariable, order)))
+            self.write(Einsum(read, part))
+            body, missing = read, [c for c in missing if c not in inner]
+        ranks = then or first
+        if ranks:
+            body, missing = Reduce("sum", ranks, body, conjunction(missing)), []
+        return Reduce("sum", turned.split, body, conjunction(missing)) if turned.split else body
 
     def apart(self, product: tuple[Factor, ...], turned: Scatter) -> tuple[Term, ...]:
         """Return a product, or the terms of it where a gradient in it is a sum with sums in it.
@@ -255,19 +280,8 @@ class Sweep:
         self.known.add(einsum)
 
 
-def _summed(
-    body: Expression, turned: Scatter, conditions: Conditions, known: Existence
-) -> Expression:
-    """Sum a share over what is left of its iteration ranks, the digits of a quotient last."""
-    ranks = (*turned.summed, *turned.split)
-    if not ranks:
-        return body
-    missing = conjunction([c for c in dict.fromkeys(conditions) if c not in known.of(body)])
-    if turned.summed:
-        inner: Expression = Reduce("sum", turned.summed, body, missing)
-    else:
-        return Reduce("sum", turned.split, body, missing)
-    return Reduce("sum", turned.split, inner) if turned.split else inner
+def _equates(condition: Expression) -> bool:
+    return isinstance(condition, Apply) and condition.operator == "=="
 
 
 def _put(product: tuple[Factor, ...], place: int, x: Expression) -> tuple[Factor, ...]:

@@ -18,16 +18,15 @@ from einfall.passes.differentiate import gradient
 from .kernel_cases import TOLERANCE, arguments, outputs, relative
 
 SCALE = {"b": 2, "h": 4, "group": 2, "p": 24, "m": 20, "e": 16, "f": 16, "block": 16}
-REFUSED = {"hyper": "concatenation", "sink_tokens": "concatenation"}
-"""Gradients without kernels, and a word of the refusal: shares of a concatenated tensor would have
-to be stored whole."""
-
 COMPUTED = (
     *("alibi", "attention", "attention_naive", "block_diagonal", "causal", "causal_lse", "cosine"),
     *("cross", "differential", "dilated", "document", "dropout", "entropy", "fusemax_3pass"),
     *("fusemax_cascade1", "gqa", "l2_normalised", "landmark", "linear", "mqa", "padding"),
     *("prefix_lm", "relative_bias", "relu_squared", "rope_in_kernel", "score_statistics"),
     *("sigmoid", "sink", "sink_window", "sliding_window", "softcap", "varlen_decode"),
+    *("absmax_scaled", "core_context", "duo_attention", "fusemax_2pass", "hyper", "longlora"),
+    *("merge_partial", "moa", "paro", "radial", "radial_blocks", "seer_target", "sink_tokens"),
+    *("varlen", "vertical_slash", "zero_tuning"),
 )
 
 KERNELS = {
@@ -73,11 +72,24 @@ def test_gradient_kernels_agree_with_the_interpreter(name: str) -> None:
         assert names == [f"{n}_kernel" for n in KERNELS[name]]
 
 
-@pytest.mark.parametrize("name", sorted(REFUSED))
-def test_what_has_no_kernel_is_refused(name: str) -> None:
-    backward, tensors, parameters = both(name)
-    with pytest.raises(einfall.BackendError, match=REFUSED[name]):
-        einfall.compile(backward, backend="triton")(*tensors, **parameters)
+def test_parts_of_a_concatenation_are_walked_once_for_each_gradient() -> None:
+    """The sum of a row is one over features; nothing along both parts is stored."""
+    sizes = {"e": 64, "f": 64}
+    made = gradient(examples.sink_tokens)
+    f = einfall.compile(made.backward, parts=dict.fromkeys(made.backward.ranks, 1))
+    k = f.lower(sizes=sizes, dtype="float16", dtypes={"length": "int32", "L_kept": "float32"})
+    assert "O" in made.kept and "n" not in k.mapping.cascade.ranks
+    walked = [x.ranks("streamed") for x in k.mapping.kernels]
+    assert sorted(walked) == [(), ("b",), ("m",), ("p",), ("p",), ("s",)]
+    stored = [set(b.ranks) for x in k.kernels for b in x.writes]
+    assert not any({"p", "m"} <= ranks or {"p", "s"} <= ranks for ranks in stored)
+
+
+def test_what_lands_on_a_page_is_summed_before_it_is_laid_there() -> None:
+    made = gradient(examples.paged_prefill)
+    text = str(made.backward)
+    assert "K_grad_read_sum[b, m, c, e] = sum[p](S_grad[b, c, p, m] * Q[b, p, c, e])" in text
+    assert "A_log_grad_sum[b, c, p] = sum[f](O_grad[b, p, c, f] * O[b, p, c, f])" in text
 
 
 def lowered(features: int) -> Lowered:
