@@ -23,9 +23,7 @@ from .gradients import assert_gradients, results, run
 EVERY = examples.names() + examples.refused()
 ITERATIVE = [n for n in EVERY if getattr(examples, n).iterative_ranks]
 DIFFERENTIABLE = [
-    n
-    for n in EVERY
-    if n not in ITERATIVE and outputs_with_gradient(getattr(examples, n))
+    n for n in EVERY if n not in ITERATIVE and outputs_with_gradient(getattr(examples, n))
 ]
 
 
