@@ -18,7 +18,7 @@ from .latest import Latest
 from .launch import READY_LIMIT, Plan, Prepared, Ready
 from .lowered import Lowered, lower_cascade
 from .parts import processors_of, worth_parts
-from .triton import gluon_missing
+from .triton import gluon_missing, overlapping
 from .triton_tune import tune, wanted
 from .walked_sizes import made_sizes
 
@@ -293,6 +293,7 @@ class Compiled:
             descriptors=self.descriptors,
             inside=self.inside,
             emitter=self._emitter(goal),
+            overlap=overlapping(goal),
             choice=choice,
         )
         wanted = self.parts if parts is None else parts

@@ -71,8 +71,9 @@ def lower_cascade(cascade: Cascade, known: Known) -> Lowered:
     kernels: list[Kernel] = []
     mapped: list[MappedKernel] = []
     made: dict[str, Kernel] = {}
-    for kernel in mapping.kernels:
-        cut, printed = emit(mapping, kernel, known)
+    for k, kernel in enumerate(mapping.kernels):
+        places = (known.overlap and k + 1 < len(mapping.kernels), known.overlap and k > 0)
+        cut, printed = emit(mapping, kernel, known, *places)
         for table in table_nests(cut, dtypes=dtypes):
             if table.name not in made:
                 made[table.name] = print_triton(table)
@@ -82,8 +83,18 @@ def lower_cascade(cascade: Cascade, known: Known) -> Lowered:
     return Lowered(cascade, known, steps, replace(mapping, kernels=tuple(mapped)), tuple(kernels))
 
 
-def emit(mapping: Mapping, kernel: MappedKernel, known: Known) -> tuple[MappedKernel, Kernel]:
-    """Print a kernel, in Gluon if that is asked for; its mapping says in what, and why."""
+def emit(
+    mapping: Mapping,
+    kernel: MappedKernel,
+    known: Known,
+    leads: bool = False,
+    follows: bool = False,
+) -> tuple[MappedKernel, Kernel]:
+    """Print a kernel, in Gluon if that is asked for; its mapping says in what, and why.
+
+    ``leads`` and ``follows`` say that the kernel behind it, and it itself, may be launched while
+    the one before still runs; Gluon kernels do neither.
+    """
     dtypes = dict(mapping.dtypes)
     ranks = {e.name: e.ranks for e in mapping.cascade.einsums}
     buffers = {t: Buffer(t, ranks[t], dtypes[t]) for t in kernel.writes}
@@ -92,8 +103,11 @@ def emit(mapping: Mapping, kernel: MappedKernel, known: Known) -> tuple[MappedKe
         heading = title(mapping, mapped)
         return lower(mapped, dtypes=dtypes, buffers=buffers, title=heading)
 
+    def in_triton() -> Kernel:
+        return print_triton(replace(nest(kernel), leads=leads, follows=follows))
+
     if known.emitter == "tl":
-        return kernel, print_triton(nest(kernel))
+        return kernel, in_triton()
     cut = specialise(
         kernel,
         dtypes=dtypes,
@@ -115,7 +129,7 @@ def emit(mapping: Mapping, kernel: MappedKernel, known: Known) -> tuple[MappedKe
             f'{kernel.name} has no Gluon kernel: {found}; take emitter="auto", which writes such'
             " a kernel in Triton"
         )
-    return replace(kernel, emitter=f"tl, because {found}"), print_triton(nest(kernel))
+    return replace(kernel, emitter=f"tl, because {found}"), in_triton()
 
 
 def with_own_tables(kernel: MappedKernel, mapping: Mapping) -> MappedKernel:

@@ -68,7 +68,7 @@ def save(lowered: Lowered, path: Path) -> Path:
     BackendError : no small example could be made for the self-test, or a tensor has the name of
         something that the launcher needs.
     """
-    if any(kernel.language == "gluon" for kernel in lowered.kernels):
+    if any(kernel.language == "gluon" or kernel.follows for kernel in lowered.kernels):
         lowered = in_triton(lowered)
     text = standalone(general(lowered))
     try:
@@ -85,12 +85,12 @@ def in_triton(lowered: Lowered) -> Lowered:
     from .lowered import lower_cascade
 
     known = lowered.known
-    if known.emitter == "gluon":
+    if any(kernel.language == "gluon" for kernel in lowered.kernels) and known.emitter == "gluon":
         raise BackendError(
             f"a Gluon kernel of {lowered.cascade.name} cannot be saved alone; compile it with"
             ' emitter="tl", or with "auto", whose kernels are saved in Triton'
         )
-    return lower_cascade(lowered.cascade, replace(known, emitter="tl"))
+    return lower_cascade(lowered.cascade, replace(known, emitter="tl", overlap=False))
 
 
 def general(lowered: Lowered) -> Lowered:

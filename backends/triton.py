@@ -80,15 +80,16 @@ def load(kernel: Kernel) -> Any:
     return function
 
 
-def launch_options(kernel: Kernel) -> dict[str, int]:
+def launch_options(kernel: Kernel) -> dict[str, Any]:
     """Return what a launch passes to Triton besides the arguments."""
     # Fused multiply-adds are asked for by name: later versions of Triton leave them out by default,
     # and the scale of an exponential would then cost an instruction of its own.
-    return {
+    options: dict[str, Any] = {
         "num_warps": kernel.num_warps,
         "num_stages": kernel.num_stages,
         "enable_fp_fusion": True,
     }
+    return {**options, "launch_pdl": True} if kernel.follows else options
 
 
 @cache
@@ -103,6 +104,19 @@ def gluon_missing() -> str:
     if not version.startswith(GLUON_VERSIONS):
         return f"Triton {version} may spell Gluon in another way than {', '.join(GLUON_VERSIONS)}"
     return ""
+
+
+@cache
+def overlapping(target: str) -> bool:
+    """Whether kernels for a target may be launched while the one before them still runs."""
+    architecture = target.removeprefix("sm_")
+    if not (architecture.isdecimal() and int(architecture) >= 90):
+        return False
+    try:
+        library = triton()
+    except BackendError:
+        return False
+    return hasattr(library.language.extra.cuda, "gdc_wait") and not interpreting()
 
 
 def source_class(kernel: Kernel) -> Any:

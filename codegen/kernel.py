@@ -73,7 +73,8 @@ class Kernel:
     ``language`` is that of the text: ``triton``, or ``gluon``, which gives warps different work. Of
     a ``persistent`` one as many programs are launched as there are multiprocessors, at most; each
     walks several of the grid's. ``lengths`` are sizes among the arguments of which nothing is
-    gained by knowing a divisor, so that one compiled kernel serves them all.
+    gained by knowing a divisor, so that one compiled kernel serves them all. One that ``follows``
+    waits inside for the kernel before it, and may be launched while that runs.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Kernel:
     language: str = "triton"
     persistent: bool = False
     lengths: tuple[str, ...] = ()
+    follows: bool = False
 
     @property
     def tile_sizes(self) -> dict[str, int]:

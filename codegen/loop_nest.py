@@ -258,6 +258,8 @@ class Nest:
     described : tensors of which descriptors may fetch boxes.
     crew : how warps of different work share a program; None where all warps do the same.
     commutative : whether a loop's tiles may be walked in any order.
+    leads : whether the kernel behind this one may be launched while this one runs.
+    follows : whether this one may be, and so waits for the kernel before it.
     """
 
     name: str
@@ -277,6 +279,8 @@ class Nest:
     described: tuple[str, ...] = ()
     crew: Crew | None = None
     commutative: bool = False
+    leads: bool = False
+    follows: bool = False
 
     def axis(self, name: str) -> Axis:
         """Return the axis of that name."""

@@ -55,6 +55,7 @@ def print_triton(nest: Nest) -> Kernel:
         nest.num_stages,
         any(isinstance(s, Load) and s.described for s in statements(nest.statements)),
         lengths=lengths(nest),
+        follows=nest.follows,
     )
 
 
@@ -126,6 +127,14 @@ class Printer(Values):
 
     def header(self) -> None:
         """Decode the program's coordinates and lay out the axes that do not move."""
+        if self.nest.leads:
+            self.add("# the next kernel may begin, and waits for this one where it says so")
+            self.add("tl.extra.cuda.gdc_launch_dependents()")
+            self.add("")
+        if self.nest.follows:
+            self.add("# what is read here may still be on its way from the kernel before")
+            self.add("tl.extra.cuda.gdc_wait()")
+            self.add("")
         self.add("# the coordinates of this program")
         self.add("pid = tl.program_id(0)")
         grid = self.nest.grid

@@ -59,6 +59,7 @@ class Known:
     descriptors : whether descriptors are used where they may be (None: where they pay).
     parts : streamed ranks that are reduced in parts side by side, and in how many (0: the launcher
         chooses).
+    overlap : whether a kernel may be launched while the one before it still runs, and wait inside.
     """
 
     sizes: Mapping[str, int] = field(default_factory=dict)
@@ -75,6 +76,7 @@ class Known:
     choice: int = 0
     parts: Mapping[str, int] = field(default_factory=dict)
     emitter: str = "tl"
+    overlap: bool = False
 
 
 @dataclass(frozen=True, slots=True)
