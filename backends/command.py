@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ import numpy as np
 from ..ir.cascade import Cascade, Scalar
 from ..ir.errors import BackendError, EinfallError
 from ..passes.divide import short_ranks
+from .bench import OURS, Clock, Maker, Point, as_data, lines, measure, write
+from .bench import draw as picture
 from .command_inputs import default_sizes, example_inputs, integer_ends, shapes_of
 from .compile import compile
 from .explain import Explanation, explain
-from .explain_numbers import digits, duration, listing, percent, quantity
+from .explain_numbers import listing
 from .explain_text import loop_lines
 from .interpreter import interpret
 from .lowered import Lowered
@@ -242,8 +244,32 @@ def compare(cascade: Cascade, found: Any, exact: Any, dtype: str) -> int:
     return 0 if good else 1
 
 
-def bench(cascade: Cascade, settings: Settings) -> int:
-    """Measure a call on the GPU, and print it beside what the roofline says."""
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What a measurement is told: sizes to go through, the others, how long, where to write.
+
+    sweep : ranks that change together, with the sizes that each of them has in turn.
+    """
+
+    peers: Mapping[str, Maker]
+    clock: Clock
+    sweep: tuple[tuple[str, ...], tuple[int, ...]] = ((), ())
+    rounds: int = 3
+    json: Path | None = None
+    plot: Path | None = None
+
+
+def sweep(text: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Read ``m=1024,4096`` or ``p+m=1024,4096``; raises EinfallError for another text."""
+    ranks, equals, numbers = text.partition("=")
+    sizes = numbers.split(",")
+    if not equals or not ranks or not all(n.isdecimal() and int(n) for n in sizes):
+        raise EinfallError(f"RANK=N,N,... is expected, for example p+m=1024,4096; {text!r} given")
+    return tuple(ranks.split("+")), tuple(int(n) for n in sizes)
+
+
+def bench(cascade: Cascade, settings: Settings, options: Bench) -> int:
+    """Measure a call on the GPU beside others; 1 if ours could not be measured somewhere."""
     import torch
 
     if not torch.cuda.is_available():
@@ -251,37 +277,39 @@ def bench(cascade: Cascade, settings: Settings) -> int:
             "bench needs a GPU, and none is here; `einfall explain` tells the least time that the "
             "work takes on known machines"
         )
-    tensors, sizes, values = prepare(cascade, settings)
-    keywords: dict[str, Any] = dict(values)
-    there = [t.cuda() for t in tensors]
-    f = compile(cascade, backend="triton", emitter=settings.emitter)
-    k = f.lower(*there, **keywords)
-    seconds = k.benchmark(*there, **keywords) / 1e3
-    print(f"{cascade.name} on {torch.cuda.get_device_name()}, {settings.dtype}, {shown(sizes)}")
-    for line in measured(explain(k, sizes=sizes, machine=settings.machine), seconds):
-        print(f"  {line}")
-    return 0
+    ranks, sizes = options.sweep
+    given: list[Mapping[str, Scalar]] = [settings.sizes]
+    if sizes:
+        given = [{**settings.sizes, **dict.fromkeys(ranks, n)} for n in sizes]
 
+    def draw(wanted: Mapping[str, int]) -> tuple[tuple[Any, ...], dict[str, Scalar]]:
+        tensors, _, values = prepare(cascade, replace(settings, sizes=wanted))
+        return tuple(t.cuda() for t in tensors), values
 
-def measured(x: Explanation, seconds: float) -> list[str]:
-    """Return a measurement beside the roofline's prediction, as lines."""
-    lines = [f"measured   {duration(seconds)}"]
-    c = x.cost
-    if c.useful is not None and c.useful.matrix:
-        lines[0] += f"   {quantity(c.useful.matrix / seconds, 'FLOP/s')} on points that exist"
-    if c.moved:
-        lines.append(f"memory     {quantity(c.moved / seconds, 'B/s')}")
-    if c.seconds:
-        waiting = sum(k.waiting or 0.0 for k in c.kernels)
-        binding = c.kernels[0].terms[0].unit if len(c.kernels) == 1 else "of each kernel"
-        lines.append(
-            f"predicted  {duration(c.seconds)} if all units of the {x.machine} overlap, "
-            f"{duration(waiting)} if none do"
+    points: list[Point] = []
+    for one in given:
+        points.append(
+            measure(
+                cascade,
+                default_sizes(cascade, one),
+                draw,
+                dtype=settings.dtype,
+                peers=options.peers,
+                clock=options.clock,
+                rounds=options.rounds,
+                emitter=settings.emitter,
+                machine=settings.machine,
+            )
         )
-        lines.append(f"roofline   {percent(c.seconds / seconds)} reached (bound: {binding})")
-    if c.bound:
-        lines.append(f"compulsory bound {duration(c.bound)}: {digits(seconds / c.bound)}x away")
-    return lines
+    about = f"{torch.cuda.get_device_name()}, {settings.dtype}"
+    print("\n".join(lines(cascade, points, about)))
+    versions = {"device": torch.cuda.get_device_name(), "torch": str(torch.__version__)}
+    data = as_data(cascade, points, settings.dtype, versions)
+    if options.json:
+        write(options.json, data)
+    if options.plot:
+        picture(options.plot, data)
+    return int(any(point.of(OURS) is None for point in points))
 
 
 def show_after(k: Lowered, name: str) -> str:

@@ -8,14 +8,15 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import BackendError, EinfallError, __version__, analyse, cascade
+from . import BackendError, Cascade, EinfallError, __version__, analyse, cascade
 from .backends import command
+from .backends.bench import peer_of
 
 COMMANDS = {
     "run": "compile, run on what this machine has, check against the interpreter, explain",
     "show": "print the cascade in full, what a pass changes, or the generated kernels",
     "explain": "say what the kernels walk, keep, skip and spend",
-    "bench": "measure a call on the GPU, beside the roofline",
+    "bench": "measure on the GPU beside others that compute the same, and the roofline",
     "save": "write kernels, launcher and self-test to one file that needs only torch and triton",
 }
 
@@ -48,7 +49,9 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True)
     for name, words in COMMANDS.items():
         sub = commands.add_parser(name, help=words, description=words)
-        sub.add_argument("file", metavar="FILE", type=Path, help="a cascade: a .einsum file")
+        sub.add_argument(
+            "file", metavar="FILE", type=Path, help="a .einsum file, or the name of an example"
+        )
         sub.add_argument(
             "--size", action="append", default=[], metavar="RANK=N", help="the size of a rank"
         )
@@ -78,14 +81,65 @@ def parser() -> argparse.ArgumentParser:
         if name == "show":
             sub.add_argument("--after", metavar="PASS", help="what a pass changes, as a diff")
             sub.add_argument("--kernels", action="store_true", help="the generated kernels")
+        if name == "bench":
+            add_bench(sub)
         if name == "save":
             sub.add_argument("output", metavar="OUTPUT", type=Path, help="the file to write")
     return top
 
 
+def add_bench(sub: argparse.ArgumentParser) -> None:
+    """Give ``bench`` its options."""
+    sub.add_argument(
+        "--sweep", default="", metavar="RANKS=N,N", help="sizes in turn, e.g. p+m=1024,4096"
+    )
+    sub.add_argument(
+        "--peers", nargs="*", metavar="NAME", help="of those who compute an example, only these"
+    )
+    sub.add_argument(
+        "--peer", action="append", default=[], metavar="FILE.py:FUNCTION",
+        help="a function of the same tensors and parameters, to be compared",
+    )  # fmt: skip
+    sub.add_argument("--rounds", type=int, default=3, help="how often all are timed in turn (3)")
+    sub.add_argument("--rep", type=int, default=50, help="milliseconds of each timing (50)")
+    sub.add_argument("--json", type=Path, help="write what was measured to this file")
+    sub.add_argument("--plot", type=Path, help="draw it, e.g. to times.png (needs matplotlib)")
+
+
+def bench_options(c: Cascade, options: argparse.Namespace) -> command.Bench:
+    """Return what a measurement is told; raises EinfallError for peers that are not there."""
+    from .examples.benchmarks.known import clock, makers
+
+    known = dict(makers(c))
+    wanted = list(known) if options.peers is None else options.peers
+    for name in wanted:
+        if name not in known:
+            there = ", ".join(known) or "none is known"
+            raise EinfallError(f"{name} is no peer of {c.name}; its peers: {there}")
+    others = {name: known[name] for name in wanted} | dict(map(peer_of, options.peer))
+    return command.Bench(
+        others,
+        clock(options.rep),
+        command.sweep(options.sweep) if options.sweep else ((), ()),
+        options.rounds,
+        options.json,
+        options.plot,
+    )
+
+
+def named(file: Path) -> Cascade:
+    """Return the cascade of a file, or the example of that name."""
+    from . import examples
+
+    if not file.exists() and str(file) in examples.names():
+        found: Cascade = getattr(examples, str(file))
+        return found
+    return cascade(file)
+
+
 def dispatch(options: argparse.Namespace) -> int:
     """Carry out one command."""
-    c = cascade(options.file)
+    c = named(options.file)
     settings = command.Settings(
         command.pairs(options.size),
         command.pairs(options.set),
@@ -98,7 +152,7 @@ def dispatch(options: argparse.Namespace) -> int:
         case "run":
             return command.run(c, settings, kernel=options.kernel)
         case "bench":
-            return command.bench(c, settings)
+            return command.bench(c, settings, bench_options(c, options))
         case "explain":
             try:
                 print(command.explained(c, settings))

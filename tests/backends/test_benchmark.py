@@ -7,7 +7,7 @@ import torch
 
 import einfall
 from einfall.backends import benchmark as module
-from einfall.backends import command
+from einfall.backends.bench import measured
 from einfall.backends.explain import explain
 from einfall.ir.errors import BackendError
 
@@ -49,7 +49,7 @@ def test_tensors_must_be_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_measurement_beside_the_roofline() -> None:
     x = explain(lower(), machine="H100")
     assert x.cost.useful is not None and x.cost.seconds is not None and x.cost.bound is not None
-    lines = command.measured(x, 4 * x.cost.seconds)
+    lines = measured(x, 4 * x.cost.seconds)
     rate = 2 * 256 * 128 * 64 / (4 * x.cost.seconds)
     assert f"{rate / 1e12:.1f} TFLOP/s" in lines[0]
     assert any("25 % reached" in line and "memory" in line for line in lines)
