@@ -20,9 +20,11 @@ Declare a variant as a cascade of extended einsums, read the kernels that come o
 from __future__ import annotations
 
 from .backends.analyse import analyse
+from .backends.block_mask import block_mask
 from .backends.compile import Compiled, compile
 from .backends.interpreter import interpret
-from .backends.trace_filter import block_filter, trace_filter
+from .backends.slices import slice_filter, slices
+from .backends.trace_filter import block_filter, trace_filter, trace_score
 from .ir.cascade import Cascade, Einsum
 from .ir.errors import (
     BackendError,
@@ -53,9 +55,13 @@ __all__ = [
     "VerificationError",
     "analyse",
     "block_filter",
+    "block_mask",
     "cascade",
     "compile",
     "differentiate",
     "interpret",
+    "slice_filter",
+    "slices",
     "trace_filter",
+    "trace_score",
 ]

@@ -85,7 +85,7 @@ def executed_density(
             raise PassError(f"A bound of {streamed} reads {missing}, which is not given.") from None
 
     area = np.prod(last - first + 1, axis=1)
-    points = _Points(domain.test, first, rows, streamed, tile, names)
+    points = TilePoints(domain.test, first, rows, streamed, tile, names)
     reached = np.zeros(shape, np.int64)
     spans, full, full_points = [], 0, 0
     for x in domain.ranges:
@@ -119,7 +119,7 @@ def executed_density(
 
 
 @dataclass(frozen=True, slots=True)
-class _Points:
+class TilePoints:
     """Where the points of tiles lie, and the test of one."""
 
     test: Expression | None
@@ -136,7 +136,11 @@ class _Points:
 
 
 def _of_table(
-    table: Table, spans: Sequence[tuple[Array, Array]], area: Array, points: _Points, inside: Names
+    table: Table,
+    spans: Sequence[tuple[Array, Array]],
+    area: Array,
+    points: TilePoints,
+    inside: Names,
 ) -> Density:
     """Count what a table lists, some tiles at a time; where its conditions differ, by its points.
 
@@ -176,7 +180,7 @@ def row_chunks(counts: Array) -> Iterator[slice]:
             start, total = row + 1, 0
 
 
-def truths(table: Table, pairs: Array, points: _Points, inside: Names) -> tuple[Array, Array]:
+def truths(table: Table, pairs: Array, points: TilePoints, inside: Names) -> tuple[Array, Array]:
     """Evaluate a table's conditions on tiles: whether some point may exist, and whether all do."""
     rank, tile = points.streamed, points.tile
     size = inside.sizes[rank]
@@ -202,7 +206,7 @@ def _pairs(begin: Array, end: Array) -> Array:
     return np.stack([row, begin[row] + offset], axis=1)
 
 
-def live_points(points: _Points, pairs: Array) -> Array | None:
+def live_points(points: TilePoints, pairs: Array) -> Array | None:
     """Count the points of each tile that exist; None where that costs too much."""
     rows, names, each = points.rows, points.names, points.each
     if len(pairs) * each > POINTS_COUNTED:

@@ -11,7 +11,7 @@ import pytest
 
 from einfall.ir.domain import Domain, Table
 from einfall.ir.expression import Constant
-from einfall.passes.domain_density import _Points, executed_density, truths
+from einfall.passes.domain_density import TilePoints, executed_density, truths
 from einfall.passes.domain_table import tabled
 from einfall.passes.domain_values import Names
 from einfall.passes.domains import domain
@@ -77,7 +77,7 @@ def check(text: str, names: dict[str, Any], shape: tuple[int, int, int, int]) ->
     at = {k: v for k, v in names.items() if k == "b"}
     sizes = {"p": P, "m": M}
     inside = Names(at, {**numbers, **ends}, sizes, ARRAYS)
-    layout = _Points(None, first, {"p": P0}, "m", M0, Names(at, numbers, sizes, ARRAYS))
+    layout = TilePoints(None, first, {"p": P0}, "m", M0, Names(at, numbers, sizes, ARRAYS))
     some, every = truths(found.table, pairs, layout, inside)
     full = partial = 0
     for (i, j), may, must in zip(pairs, some, every, strict=True):
@@ -148,7 +148,7 @@ def test_blocks_that_tiles_lie_in_are_read_once_a_tile() -> None:
     first = np.arange(0, 64, 8)[:, None]
     ends = {"p_first": first[:, 0], "p_last": first[:, 0] + 7}
     sizes = {"p": 64, "m": 64}
-    layout = _Points(None, first, {"p": 8}, "m", 8, Names({}, {}, sizes, ARRAYS))
+    layout = TilePoints(None, first, {"p": 8}, "m", 8, Names({}, {}, sizes, ARRAYS))
     some, every = truths(table, pairs, layout, Names({}, ends, sizes, ARRAYS))
     assert (some == every).all()
     assert (some.reshape(8, 8) == ARRAYS["Keep"][:8, :8]).all()
