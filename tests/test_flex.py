@@ -29,6 +29,14 @@ MINUS = -float("inf")
 ROW = 8  # of a picture
 
 
+@pytest.fixture(autouse=True)
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run FlexAttention as Python, without a compiler looking at it first."""
+    import torch.nn.attention.flex_attention as module
+
+    monkeypatch.setattr(module, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True)
+
+
 def causal(b: Any, h: Any, q: Any, kv: Any) -> Any:
     return q >= kv
 

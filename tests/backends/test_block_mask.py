@@ -46,6 +46,14 @@ FILTERS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run FlexAttention as Python, without a compiler looking at it first."""
+    import torch.nn.attention.flex_attention as module
+
+    monkeypatch.setattr(module, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True)
+
+
 def declared(filter: str) -> einfall.Cascade:
     tensors = ", ".join(("Q", "K", "V", *FILTERS[filter]))
     return einfall.cascade(
