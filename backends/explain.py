@@ -17,6 +17,7 @@ from ..ir.show import show_expression
 from .explain_cost import Cost, cost
 from .explain_loops import LoopExplanation, explain_loop
 from .explain_parts import explain_parts, parts_known
+from .explain_points import PointsStored, points_stored
 from .explain_stored import Stored, stored_between
 from .explain_visits import Facts
 from .explain_walks import RankWalks, rank_walks
@@ -78,6 +79,7 @@ class Explanation:
     sizes : those known. open : ranks without a size. passes : those that changed something.
     walks : of each rank. refusals : why a rank is walked more than once by one kernel.
     parts : ranks that are reduced in parts side by side, how and why.
+    points : what is stored to say which points exist; None where all do.
     stored : tensors that cross between kernels. cost : work, roofline and bounds.
     """
 
@@ -96,6 +98,7 @@ class Explanation:
     refusals: tuple[str, ...]
     parts: tuple[str, ...]
     kernels: tuple[KernelExplanation, ...]
+    points: tuple[PointsStored, ...] | None
     stored: tuple[Stored, ...]
     cost: Cost
 
@@ -169,6 +172,7 @@ def explain(
         kernels=tuple(
             explain_kernel(k, loops[k.name], facts, boxed_tensors(lowered)) for k in mapping.kernels
         ),
+        points=points_stored(lowered.cascade, mapping, facts),
         stored=stored_between(mapping, facts),
         cost=cost(lowered.cascade, mapping, facts, figures),
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from .explain_cost import KernelCost
 from .explain_loops import FieldExplanation, LoopExplanation
 from .explain_numbers import digits, duration, listing, percent, quantity, times
+from .explain_points import PointsStored
 from .explain_walks import RankWalks
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ def sections(x: Explanation) -> Iterator[tuple[str, list[str]]]:
         yield "What is reduced in parts", list(x.parts)
     for kernel in x.kernels:
         yield f"Kernel {kernel.name}", list(kernel_lines(kernel))
+    if x.points is not None:
+        yield "Which points exist", list(points(x.points))
     if len(x.kernels) > 1:
         yield "Stored between kernels", list(stored(x))
     yield from costs(x)
@@ -218,6 +221,21 @@ def visited(loop: LoopExplanation) -> Iterator[str]:
             f"  scattered points: {many} are computed for each that exists; smaller tiles, or ranks"
             " cut so that the points lie together, would compute fewer"
         )
+
+
+def points(found: tuple[PointsStored, ...]) -> Iterator[str]:
+    """Yield what is stored to say which points exist."""
+    if not found:
+        yield "filters alone say it: no mask is stored, 0 bytes"
+    for x in found:
+        much = "an open number of bytes" if x.bytes is None else quantity(x.bytes, "B")
+        how = {
+            "input": "an input",
+            "once": "listed once for equal sizes and parameters",
+            "kept": "listed again only when a tensor that it follows changes",
+            "call": "listed at each call",
+        }[x.origin]
+        yield f"{x.tensor}, {x.dtype}, {much}: {how}"
 
 
 def stored(x: Explanation) -> Iterator[str]:

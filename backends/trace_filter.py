@@ -21,12 +21,13 @@ Where torch counts a negative coordinate from the end of a tensor, the notation 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from ..ir.errors import BackendError
 from ..ir.expression import Access, Apply, Constant, Expression, RankVariable
 from ..ir.notation_words import RESERVED
 from ..ir.show import show_expression
@@ -72,21 +73,34 @@ def tracer(ranks: Ranks = RANKS, taken: tuple[str, ...] = ()) -> Tracer:
 
 
 def trace_filter(
-    mask_mod: Callable[..., Any], ranks: Ranks = RANKS, *, within: Tracer | None = None
+    mask_mod: Callable[..., Any],
+    ranks: Ranks = RANKS,
+    *,
+    table: Mapping[str, int] | None = None,
+    within: Tracer | None = None,
 ) -> Filter:
     """Return the filter that a mask function is.
 
     ``ranks`` name batch, head, query and key in the filter. Tensors that the function reads keep
     the names of the variables that it finds them by; others are ``captured_1`` and so on. Those of
     no ranks are read where they lie, ``W[()]``. ``within`` shares the names with other functions.
+    ``table`` gives the sizes of the four ranks for which a function that cannot be traced is to be
+    evaluated and stored, as ``tile_table`` does; what can be traced is not.
 
     Raises
     ------
     BackendError : the function does something that no filter can say; it shows what, and where.
-        ``tile_table`` evaluates such a function.
     """
+    from .tile_table import tile_table
+
     run = within or tracer(ranks)
-    found = run.run(mask_mod, *map(rank, ranks))
+    try:
+        found = run.run(mask_mod, *map(rank, ranks))
+    except BackendError as error:
+        if table is None:
+            error.add_note("table={...}, with the sizes of the four ranks, stores it in tiles")
+            raise
+        return tile_table(mask_mod, table, ranks=ranks)
     return Filter(as_condition(found), run.named())
 
 

@@ -24,6 +24,7 @@ from .backends.block_mask import block_mask
 from .backends.compile import Compiled, compile
 from .backends.interpreter import interpret
 from .backends.slices import slice_filter, slices
+from .backends.tile_table import tile_table
 from .backends.trace_filter import block_filter, trace_filter, trace_score
 from .ir.cascade import Cascade, Einsum
 from .ir.errors import (
@@ -62,6 +63,7 @@ __all__ = [
     "interpret",
     "slice_filter",
     "slices",
+    "tile_table",
     "trace_filter",
     "trace_score",
 ]

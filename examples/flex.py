@@ -17,7 +17,7 @@ Dong et al., FlexAttention, arXiv 2412.05496, has the two signatures.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,8 @@ from einfall.ir.expression import Apply, Expression
 from einfall.ir.notation import cascade
 from einfall.ir.show import show_expression
 
-OWN = ("Q", "K", "V", "S", "T", "A", "O", "L", "e", "f", "G", "scale", "Keep", "Keep_full")
+OWN = ("Q", "K", "V", "S", "T", "A", "O", "L", "e", "f", "G", "scale", "Keep", "Keep_full", "Tile",
+       "Bits")  # fmt: skip
 """Names that no captured tensor gets."""
 
 
@@ -60,6 +61,7 @@ def attention(
     score_mod: Callable[..., Any] | None = None,
     *,
     block_mask: Any = None,
+    table: Mapping[str, int] | None = None,
     scale: float | None = None,
     grouped: bool = False,
     lse: bool = False,
@@ -72,6 +74,8 @@ def attention(
     mask_mod : ``(b, h, q, kv) -> bool``: which points exist; a query without keys gets 0.
     score_mod : ``(score, b, h, q, kv) -> score``, of scaled scores.
     block_mask : a ``BlockMask``, instead of a mask_mod: its blocks, and its own mask function.
+    table : sizes ``{"b": ..., "h": ..., "p": ..., "m": ...}`` for which a mask function that cannot
+        be traced is evaluated and stored in tiles; what can be traced never is.
     scale : of scores; one over the root of the number of features if None.
     grouped : heads of Q share those of K and V evenly, as with ``enable_gqa``.
     lse : also return the logarithm of each row's sum, [b, h, p].
@@ -91,7 +95,10 @@ def attention(
         found = block_filter(block_mask, within=names)
         kept, tensors = [found.expression], dict(found.tensors)
     elif mask_mod is not None:
-        kept = [trace_filter(mask_mod, within=names).expression]
+        found = trace_filter(mask_mod, table=table, within=names)
+        kept, tensors = [found.expression], dict(found.tensors)
+        if "Tile" in tensors:
+            options["inside"] = (*options.get("inside", ()), "Tile")
     change = "S[b, h, p, m]"
     if score_mod is not None:
         score = trace_score(score_mod, within=names)

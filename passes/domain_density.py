@@ -28,6 +28,9 @@ POINTS_AT_ONCE = 1 << 20
 POINTS_COUNTED = 1 << 26
 """Beyond this many points of partial tiles the live ones are not counted."""
 
+TILES_COUNTED = 1 << 24
+"""Tiles that are looked at, one by one, where a table lists those that have points."""
+
 
 class Density(NamedTuple):
     """Tiles visited, of them full and partial, and the points that exist.
@@ -63,7 +66,7 @@ def executed_density(
 
     Raises
     ------
-    PassError : a bound reads a name that is not given.
+    PassError : a bound reads a name that is not given; too many tiles would have to be looked at.
     """
     rows = {rank: tile for rank, tile in tiles.items() if rank != streamed}
     names = Names(coordinates or {}, parameters or {}, sizes, tensors or {})
@@ -103,6 +106,9 @@ def executed_density(
         full_points += int(((fb - fa) * area).sum()) * tile
         spans += [(a, fa), (fb, b)]
     if domain.table is not None:
+        many = sum(int((b - a).sum()) for a, b in spans)
+        if many > TILES_COUNTED:
+            raise PassError(f"{many} tiles of {streamed} may have points, too many to look at each")
         try:
             return _of_table(domain.table, spans, area, points, inside)
         except NotGivenError as missing:
