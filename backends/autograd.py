@@ -9,9 +9,9 @@ by atomic operations: the same inputs give the same bits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -21,6 +21,10 @@ from ..ir.sizes import bind_parameters, rank_sizes
 from ..passes.differentiate import gradient
 from ..passes.keep import Gradient
 from .interpreter import interpret
+
+if TYPE_CHECKING:
+    from .compile import Compiled
+    from .launch import Ready
 
 Run = Callable[..., Any]
 """A cascade on a back end: tensors in the order of its inputs in, a tuple of its outputs out."""
@@ -44,18 +48,13 @@ class Differentiable:
         return found[0] if len(self.cascade.outputs) == 1 else found
 
 
-def differentiable(
-    cascade: Cascade,
-    tensors: tuple[torch.Tensor, ...],
-    parameters: Mapping[str, Scalar],
-    known: dict[Any, Gradient],
-    build: Callable[[Cascade, dict[str, str]], Run],
-) -> Differentiable:
-    """Return a cascade as a differentiable function of tensors like these.
+def with_gradient(
+    compiled: Compiled, tensors: tuple[torch.Tensor, ...], parameters: Mapping[str, Scalar]
+) -> Ready:
+    """Return how arguments like these are answered, of which some require a gradient.
 
-    ``known`` remembers gradients by the inputs that require one and by how long ranks are, in
-    powers of two since lengths only weigh costs. ``build`` says how a cascade is run, given the
-    dtypes of some of its outputs.
+    Where torch records nothing the plain kernels answer; else the forward and the gradient are
+    built when they are first needed.
 
     Raises
     ------
@@ -63,18 +62,65 @@ def differentiable(
         for an input without a gradient, one that only decides filters or coordinates; for an
         iterative rank.
     """
+    made: list[Differentiable] = []
+    plain: list[Ready] = []
+
+    def run(*given: torch.Tensor) -> Any:
+        if not torch.is_grad_enabled():
+            if not plain:
+                plain.append(compiled.prepared(given, dict(parameters)))
+            return plain[0](*given)
+        if made:
+            return made[0](*given)
+        made.append(differentiable(compiled, tensors, parameters))
+        found = made[0](*given)
+        forward, backward = made[0].forward, made[0].backward
+        if isinstance(forward, Part) and isinstance(backward, Part):
+            compiled.keep(forward.compiled, backward.compiled)
+        return found
+
+    return run
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One of the two cascades as kernels."""
+
+    compiled: Compiled
+    parameters: Mapping[str, Scalar]
+
+    def __call__(self, *tensors: torch.Tensor) -> Any:
+        """Run the kernels."""
+        return self.compiled(*tensors, **self.parameters)
+
+
+def differentiable(
+    compiled: Compiled, tensors: tuple[torch.Tensor, ...], parameters: Mapping[str, Scalar]
+) -> Differentiable:
+    """Return a compiled cascade as a differentiable function of tensors like these.
+
+    Gradients are remembered by the inputs that require one and by how long ranks are, in powers of
+    two since lengths only weigh costs.
+    """
+    cascade = compiled.declared
     named = dict(zip(cascade.inputs, tensors, strict=True))
     values = bind_parameters(cascade, parameters)
     sizes = rank_sizes(cascade, {n: tuple(t.shape) for n, t in named.items()}, values)
     about = {r: 1 << max(n - 1, 0).bit_length() for r, n in sizes.items()}
     wanted = tuple(n for n, t in named.items() if t.requires_grad)
     key = (wanted, tuple(about.items()))
-    if key not in known:
-        known[key] = gradient(cascade, wrt=wanted, sizes=about)
-    made = known[key]
-    pairs = zip(made.backward.outputs, made.wrt, strict=True)
-    dtypes = {out: str(named[name].dtype).removeprefix("torch.") for out, name in pairs}
-    return Differentiable(cascade, made, build(made.forward, {}), build(made.backward, dtypes))
+    if key not in compiled.gradients:
+        compiled.gradients[key] = gradient(cascade, wrt=wanted, sizes=about)
+    made = compiled.gradients[key]
+
+    def build(part: Cascade, *, forward: bool) -> Run:
+        given = {n: x for n, x in parameters.items() if n in dict(part.parameters)}
+        if compiled.on_triton(tensors):
+            return Part(compiled.part(part, forward=forward), given)
+        return interpreted(part, given)
+
+    forward = build(made.forward, forward=True)
+    return Differentiable(cascade, made, forward, build(made.backward, forward=False))
 
 
 def interpreted(cascade: Cascade, parameters: Mapping[str, Scalar]) -> Run:
@@ -99,7 +145,7 @@ class _Call(torch.autograd.Function):
         found = dict(zip(made.forward.outputs, ready.forward(*tensors), strict=True))
         reads = made.backward.inputs
         memory = {**dict(zip(cascade.inputs, tensors, strict=True)), **found}
-        dtype = _widest(tensors)
+        dtype = widest(tensors)
         # Without a GPU the interpreter's float64 is rounded for the caller, not for the gradient.
         outputs = [_rounded(found[n], dtype) for n in cascade.outputs]
         returned = dict(zip(cascade.outputs, outputs, strict=True))
@@ -126,7 +172,7 @@ class _Call(torch.autograd.Function):
         return (
             None,
             *(
-                _fitted(found[n], ctx.shapes[n], ctx.dtypes[n]) if n in found else None
+                fitted(found[n], ctx.shapes[n], ctx.dtypes[n]) if n in found else None
                 for n in ready.cascade.inputs
             ),
         )
@@ -145,10 +191,15 @@ class _Once(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         """Refuse: the gradient of a gradient is not built."""
-        raise BackendError(
-            f"{ctx.name} was differentiated twice; a second derivative is not built. Leave"
-            " create_graph=True away, or differentiate einfall.differentiate(...) by hand"
-        )
+        raise BackendError(twice(ctx.name))
+
+
+def twice(name: str) -> str:
+    """Say that a gradient has no gradient."""
+    return (
+        f"{name} was differentiated twice; a second derivative is not built. Leave"
+        " create_graph=True away, or differentiate einfall.differentiate(...) by hand"
+    )
 
 
 def _dense(gradient: torch.Tensor) -> torch.Tensor:
@@ -157,7 +208,8 @@ def _dense(gradient: torch.Tensor) -> torch.Tensor:
     return gradient if rows else gradient.contiguous()
 
 
-def _widest(tensors: tuple[torch.Tensor, ...]) -> torch.dtype:
+def widest(tensors: Sequence[torch.Tensor]) -> torch.dtype:
+    """Return the widest dtype of real tensors."""
     dtype = torch.float16
     floats = [t.dtype for t in tensors if t.dtype.is_floating_point]
     for k, other in enumerate(floats):
@@ -170,7 +222,7 @@ def _rounded(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return x.to(dtype) if x.dtype == torch.float64 else x
 
 
-def _fitted(x: torch.Tensor, shape: torch.Size, dtype: torch.dtype) -> torch.Tensor:
+def fitted(x: torch.Tensor, shape: torch.Size, dtype: torch.dtype) -> torch.Tensor:
     """Return a gradient in its input's shape and dtype, 0 at points that nothing reads."""
     if x.shape != shape:
         whole = x.new_zeros(shape)

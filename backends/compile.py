@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch.compiler import is_compiling
+
 from ..ir.cascade import Cascade, Scalar
 from ..ir.errors import BackendError, EinfallError, ShapeError
 from ..passes.keep import Gradient
 from ..passes.pipeline import Known
 from .arguments import DESCRIBING, aligned_inputs, as_torch, known_of, lowering_key, own_target
+from .autograd import with_gradient
 from .interpreter import interpret
 from .latest import Latest
 from .launch import READY_LIMIT, Plan, Prepared, Ready
 from .lowered import Lowered, lower_cascade
+from .operator import traced
 from .parts import processors_of, worth_parts
 from .triton import gluon_missing, overlapping
 from .triton_tune import tune, wanted
@@ -29,6 +34,11 @@ log = logging.getLogger("einfall")
 
 BACKENDS = ("auto", "triton", "interpreter")
 EMITTERS = ("auto", "tl", "gluon")
+OPTIONS = (
+    *("backend", "target", "tiles", "num_warps", "num_stages", "descriptors", "parts", "inside"),
+    "emitter",
+)
+"""What a compiled cascade is made with, in order."""
 
 
 def compile(
@@ -105,16 +115,28 @@ class Compiled:
         parts: Mapping[str, int] | None = None,
         inside: tuple[str, ...] = (),
         emitter: str = "auto",
-        dtypes: Mapping[str, str] | None = None,
         differentiable: bool = True,
     ) -> None:
         self.declared, self.parts, self.inside = cascade, parts, inside
-        self.dtypes, self.differentiable = dict(dtypes or {}), differentiable
-        self._gradients: dict[Any, Gradient] = {}
+        self.differentiable = differentiable
+        self.gradients: dict[Any, Gradient] = {}
         self._backward: Compiled | None = None
         self.num_warps, self.num_stages = num_warps, num_stages
         self.descriptors, self.emitter = descriptors, emitter
         self.backend, self.target, self.tiles = backend, target, tiles
+        self.declaration = str(cascade) if differentiable else ""
+        chosen = (
+            backend,
+            target,
+            tiles,
+            num_warps,
+            num_stages,
+            descriptors,
+            parts,
+            inside,
+            emitter,
+        )
+        self.options = json.dumps(dict(zip(OPTIONS, chosen, strict=True)))
         self._ready: dict[Any, Ready] = {}
         self._kinds = Latest(len(cascade.inputs))
         self._lowered: dict[Any, Lowered] = {}
@@ -129,6 +151,8 @@ class Compiled:
         ShapeError : arguments do not fit the declaration.
         BackendError : a dtype, device, size or construct for which this back end has no code.
         """
+        if is_compiling():
+            return traced(self, tensors, parameters)
         found = self._kinds.answer(tensors, parameters)
         if found is not NotImplemented:
             return found
@@ -154,17 +178,17 @@ class Compiled:
     def _first(self, key: Any, tensors: tuple[Any, ...], parameters: dict[str, Any]) -> Any:
         """Answer a combination of shapes, strides and parameters that was not seen before."""
         if self.differentiable and any(t.requires_grad for t in tensors):
-            ready = self._with_gradient(tensors, parameters)
+            ready = with_gradient(self, tensors, parameters)
         else:
-            ready = self._prepared(tensors, parameters)
+            ready = self.prepared(tensors, parameters)
         while len(self._ready) >= READY_LIMIT:
             self._ready.pop(next(iter(self._ready)), None)
         self._ready[key] = ready
         return ready(*tensors)
 
-    def _prepared(self, tensors: tuple[Any, ...], parameters: dict[str, Any]) -> Ready:
+    def prepared(self, tensors: tuple[Any, ...], parameters: dict[str, Any]) -> Ready:
         """Return how arguments like these are answered, without gradients."""
-        if not self._on_triton(tensors):
+        if not self.on_triton(tensors):
             return lambda *given: self._slow(given, parameters)
         lowered = self.lower(*tensors, **parameters)
         plan = lowered.plan()
@@ -172,53 +196,28 @@ class Compiled:
             plan = self._tuned(plan, tensors, parameters)
         return plan.prepare(*tensors, **parameters)
 
-    def _with_gradient(self, tensors: tuple[Any, ...], parameters: dict[str, Any]) -> Ready:
-        """Return how arguments are answered of which some require a gradient."""
-        from torch import is_grad_enabled
+    def part(self, cascade: Cascade, *, forward: bool = True) -> Compiled:
+        """Return another cascade, a forward that keeps more or a gradient, compiled alike.
 
-        from .autograd import Differentiable, differentiable, interpreted
+        Tiles, and an emitter that is asked for, are meant for the ranks and kernels of the forward.
+        """
+        return Compiled(
+            cascade,
+            self.backend,
+            self.target,
+            self.tiles if forward else {},
+            self.num_warps,
+            self.num_stages,
+            self.descriptors,
+            parts=self.parts if forward else None,
+            inside=tuple(n for n in self.inside if n in cascade.inputs),
+            emitter=self.emitter if forward or self.emitter == "tl" else "auto",
+            differentiable=False,
+        )
 
-        made: list[Differentiable] = []
-        plain: list[Ready] = []
-        parts: list[Compiled] = []
-
-        def build(cascade: Cascade, dtypes: dict[str, str]) -> Any:
-            given = {n: x for n, x in parameters.items() if n in dict(cascade.parameters)}
-            if not self._on_triton(tensors):
-                return interpreted(cascade, given)
-            # tiles and a forced emitter are meant for the ranks and kernels of the forward
-            forward = not parts
-            part = Compiled(
-                cascade,
-                "triton",
-                self.target,
-                self.tiles if forward else {},
-                self.num_warps,
-                self.num_stages,
-                self.descriptors,
-                parts=self.parts if forward else None,
-                emitter=self.emitter if forward or self.emitter == "tl" else "auto",
-                inside=tuple(n for n in self.inside if n in cascade.inputs),
-                dtypes=dtypes,
-                differentiable=False,
-            )
-            parts.append(part)
-            return lambda *x: part(*x, **given)
-
-        def run(*given: Any) -> Any:
-            if not is_grad_enabled():
-                if not plain:
-                    plain.append(self._prepared(given, parameters))
-                return plain[0](*given)
-            if made:
-                return made[0](*given)
-            made.append(differentiable(self.declared, tensors, parameters, self._gradients, build))
-            found = made[0](*given)
-            if parts:
-                self._latest, self._backward = parts[0]._latest, parts[1]
-            return found
-
-        return run
+    def keep(self, forward: Compiled, backward: Compiled) -> None:
+        """Remember the kernels of a call that has a gradient."""
+        self._latest, self._backward = forward._latest, backward
 
     def _tuned(self, first: Plan, tensors: tuple[Any, ...], parameters: dict[str, Any]) -> Plan:
         """Return the fastest of several partitions for these arguments, and lower to it."""
@@ -232,7 +231,7 @@ class Compiled:
         self._latest = lowerings[best]
         return best
 
-    def _on_triton(self, tensors: tuple[Any, ...]) -> bool:
+    def on_triton(self, tensors: tuple[Any, ...]) -> bool:
         """Whether these arguments run as kernels."""
         if self.backend != "auto":
             return self.backend == "triton"

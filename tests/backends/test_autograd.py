@@ -17,6 +17,7 @@ from torch import Tensor
 import einfall
 from einfall import examples
 from einfall.examples.inputs import make
+from einfall.passes.differentiate import gradient
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -214,6 +215,27 @@ def test_only_the_gradients_that_are_wanted_are_computed() -> None:
     assert V.grad is not None and Q.grad is None
     with pytest.raises(einfall.EinfallError, match="has run no gradient"):
         einfall.compile(examples.attention).gradient  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("wanted", "kept", "kernels"),
+    [
+        ("Q", ("A_log_kept", "O"), [""]),
+        ("K", ("A_log_kept", "O"), ["a_log_grad_sum", "k_grad"]),
+        ("V", ("A_log_kept",), [""]),
+        ("KV", ("A_log_kept", "O"), ["a_log_grad_sum", "k_grad_v_grad"]),
+    ],
+)
+def test_what_needs_no_gradient_costs_none(
+    wanted: str, kept: tuple[str, ...], kernels: list[str]
+) -> None:
+    made = gradient(examples.causal, wrt=[*wanted])
+    assert made.kept == kept
+    narrow = {"A_log_kept": "float32"}
+    f = einfall.compile(made.backward, parts=dict.fromkeys(made.backward.ranks, 1))
+    k = f.lower(sizes={"e": 64, "f": 64}, dtypes=narrow, target="sm_80")
+    found = [x.name.removeprefix("causal_gradient").removesuffix("_kernel") for x in k.kernels]
+    assert [x.removeprefix("_") for x in found] == kernels
 
 
 def test_without_gradients_nothing_is_recorded() -> None:
