@@ -8,6 +8,7 @@ from typing import Any
 from ..ir.cascade import Cascade, Scalar
 from ..ir.errors import ShapeError
 from ..ir.expression import Access, Populate, RankVariable, Size, walk
+from ..ir.selection import WHOLE
 from ..ir.sizes import bind_parameters, rank_sizes
 from ..passes.divide import short_ranks
 from ..passes.pipeline import Known
@@ -87,8 +88,12 @@ def lowering_key(cascade: Cascade, known: Known) -> Any:
     computed = set()
     for einsum in cascade.einsums:
         if isinstance(einsum.body, Populate):
-            # what is chosen from is held whole, and so is the list
-            computed |= {(r, known.sizes.get(r)) for r in (einsum.body.rank, *einsum.ranks)}
+            # what is chosen from is held whole, and so is the list, if they are short
+            for r in (einsum.body.rank, *einsum.ranks):
+                size = known.sizes.get(r)
+                if size is not None and size > WHOLE:
+                    size = 1 << (size - 1).bit_length()  # walked in tiles, however many
+                computed.add((r, size))
         for x in einsum.expressions():
             if not isinstance(x, Access):
                 continue

@@ -14,10 +14,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..ir.show import show_expression
+from ..passes.split_selections import twin_sizes
 from .explain_cost import Cost, cost
 from .explain_loops import LoopExplanation, explain_loop
 from .explain_parts import explain_parts, parts_known
 from .explain_points import PointsStored, points_stored
+from .explain_search import search_lines
 from .explain_stored import Stored, stored_between
 from .explain_visits import Facts
 from .explain_walks import RankWalks, rank_walks
@@ -52,7 +54,7 @@ class KernelExplanation:
     boxes : inputs of which tiles are fetched by tensor descriptors. programs : of a launch; None
     where a size is open. views : ranks of memory, and where they are in those that are walked.
     emitter : the language of the text, with the reason where another was looked at. crew : how
-        warps of different work share a program.
+        warps of different work share a program. search : how members of a long rank are found.
     """
 
     name: str
@@ -69,6 +71,7 @@ class KernelExplanation:
     views: tuple[tuple[str, str], ...] = ()
     emitter: str = "tl"
     crew: Crew | None = None
+    search: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +147,7 @@ def explain(
     at = {**known.sizes, **(sizes or {})}
     figures = machine if isinstance(machine, Machine) else machine_for(known.target, machine)
     at, values = parts_known(lowered, at)
+    at = {**twin_sizes(mapping.cascade, at), **at}
     facts = Facts.of(lowered, at, tensors or {})
     facts = replace(facts, parameters={**facts.parameters, **values})
     loops = {
@@ -208,4 +212,5 @@ def explain_kernel(
         tuple((v.rank, show_expression(v.coordinate)) for v in kernel.views),
         kernel.emitter,
         kernel.crew,
+        search_lines(kernel),
     )

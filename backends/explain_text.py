@@ -116,7 +116,8 @@ def kernel_lines(k: KernelExplanation) -> Iterator[str]:
         yield from role(rank)
     for name, coordinate in k.views:
         yield f"{name} of memory is at {coordinate}"
-    for e in k.before:
+    yield from k.search
+    for e in () if k.search else k.before:
         yield f"first {e}"
     for loop in k.loops:
         yield from loop_lines(loop)

@@ -78,6 +78,8 @@ class Counter:
     def deliveries(self, tensor: str) -> int:
         """How often a kernel wants a whole tensor from memory: once for each loop along it."""
         loops = 0
+        if self.kernel.search is not None and tensor in self.kernel.reads:
+            return self.kernel.search.traversals
         for traversal in self.kernel.traversals:
             rank = traversal.streaming.rank
             loops += any(

@@ -2,10 +2,11 @@
 
 A point can be chosen where the body exists and ``forbidden`` does not hold; ``forced`` chooses such
 points first. The order within a list: forced members, then the others; in both by descending
-value (``threshold``: by ascending coordinate throughout), the lowest coordinate among equals. A
-list that is longer than its rank loses its end. ``cover`` takes the shortest prefix of that order
-whose values sum to ``alpha`` or more, all forced members included; everything, where the sum stays
-below. ``exceed`` takes the shortest that sums to more, ``within`` the longest that never does.
+value, the lowest coordinate among equals; ``threshold`` and ``ascending`` ones list by ascending
+coordinate throughout. A list that is longer than its rank loses its end. ``cover`` takes the
+shortest prefix of that order whose values sum to ``alpha`` or more, all forced members included;
+everything, where the sum stays below. ``exceed`` takes the shortest that sums to more, ``within``
+the longest that never does.
 """
 
 from __future__ import annotations
@@ -44,6 +45,9 @@ def evaluate_selection(selection: Populate, space: Space, bindings: Bindings) ->
     candidate = numpy.broadcast_to(candidate, full)
     first = candidate & forced
     order, occupancy = _choose(selection.selector, values, candidate, first, argument.values)
+    if selection.ascending:
+        beyond = numpy.arange(full[-1]) >= occupancy
+        order = numpy.sort(numpy.where(beyond, full[-1], order), axis=-1)
     slots = bindings.sizes[list_rank]
     chosen = numpy.zeros((*full[:-1], slots), numpy.int64)
     length = min(slots, full[-1])

@@ -10,6 +10,7 @@ from ..codegen.gluon import print_gluon
 from ..codegen.kernel import Buffer, Kernel
 from ..codegen.loop_nest import Nest
 from ..codegen.lower import lower
+from ..codegen.search import search_nests
 from ..codegen.tables import table_nests
 from ..codegen.triton import print_triton
 from ..ir.cascade import Cascade
@@ -73,6 +74,14 @@ def lower_cascade(cascade: Cascade, known: Known) -> Lowered:
     made: dict[str, Kernel] = {}
     for k, kernel in enumerate(mapping.kernels):
         places = (known.overlap and k + 1 < len(mapping.kernels), known.overlap and k > 0)
+        if kernel.search is not None:
+            nests = search_nests(kernel, dtypes=dtypes, buffers=buffers_of(mapping, kernel))
+            for i, nest in enumerate(nests):
+                leads = places[0] or (known.overlap and i + 1 < len(nests))
+                follows = places[1] or (known.overlap and i > 0)
+                kernels.append(print_triton(replace(nest, leads=leads, follows=follows)))
+            mapped.append(kernel)
+            continue
         cut, printed = emit(mapping, kernel, known, *places)
         for table in table_nests(cut, dtypes=dtypes):
             if table.name not in made:
@@ -96,8 +105,7 @@ def emit(
     the one before still runs; Gluon kernels do neither.
     """
     dtypes = dict(mapping.dtypes)
-    ranks = {e.name: e.ranks for e in mapping.cascade.einsums}
-    buffers = {t: Buffer(t, ranks[t], dtypes[t]) for t in kernel.writes}
+    buffers = buffers_of(mapping, kernel)
 
     def nest(mapped: MappedKernel) -> Nest:
         heading = title(mapping, mapped)
@@ -162,6 +170,13 @@ def boxed_between(mapping: Mapping, kernel: MappedKernel, known: Known) -> tuple
         if length * {"float32": 4, "float16": 2, "bfloat16": 2}.get(dtypes[tensor], 1) % 16 == 0:
             found.append(tensor)
     return tuple(found)
+
+
+def buffers_of(mapping: Mapping, kernel: MappedKernel) -> dict[str, Buffer]:
+    """Return what a kernel writes, by name."""
+    dtypes = dict(mapping.dtypes)
+    ranks = {e.name: e.ranks for e in mapping.cascade.einsums}
+    return {t: Buffer(t, ranks[t], dtypes[t]) for t in kernel.writes}
 
 
 def title(mapping: Mapping, kernel: MappedKernel) -> tuple[str, ...]:

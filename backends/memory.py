@@ -66,7 +66,7 @@ def dtype_of(buffer: Buffer) -> torch.dtype:
 
 def buffer_shape(buffer: Buffer, sizes: Mapping[str, int]) -> tuple[int, ...]:
     """Return the shape of a buffer; its iterative rank has the first generation besides."""
-    return tuple(buffer.extent(rank, sizes[rank]) for rank in buffer.ranks)
+    return tuple(buffer.extent(rank, sizes.get(rank, 0)) for rank in buffer.ranks)
 
 
 def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -36,7 +36,8 @@ class Buffer:
 
     dtype is a numpy-style name (``float16``, ``bfloat16``, ``float32``, ``int32``, ``int64``).
     ``generations`` names an iterative rank whose extent is size + 1, or "". ``tiles`` gives ranks
-    of which the tensor has one element for each tile, with the tile's width.
+    of which the tensor has one element for each tile, with the tile's width; ``fixed`` ranks of its
+    own, with their extents.
     """
 
     tensor: str
@@ -44,9 +45,12 @@ class Buffer:
     dtype: str
     generations: str = ""
     tiles: tuple[tuple[str, int], ...] = ()
+    fixed: tuple[tuple[str, int], ...] = ()
 
     def extent(self, rank: str, size: int) -> int:
         """Return how many elements lie along a rank of a size."""
+        if rank in dict(self.fixed):
+            return dict(self.fixed)[rank]
         tile = dict(self.tiles).get(rank, 1)
         return -(-size // tile) + (rank == self.generations)
 

@@ -12,6 +12,7 @@ it. Both emitters print this level, neither looks further up.
               | Fold(var, value, axis, reducer)        g = max over axis of value
               | Order(var, axis, group, value)          t = the coordinates in order
               | Scan(var, value, axis)                 c = running sum of value over axis
+              | Histogram(var, value, guard, axis)     h = how often value is each number below 256
               | Store(tensor, coordinates, value, guard)
               | Loop(rank, first, begin, end, tile, body)
               | Place(axis, value)                     m_first = block * 64
@@ -21,7 +22,8 @@ it. Both emitters print this level, neither looks further up.
 
 Axes are listed once in ``Nest.axes``, in the order in which every tile lays them out, so a tile's
 layout follows from the set of its axes. Operators are those of ``ir.operators``, ``cdiv``, ``<<``,
-and their operands broadcast by axis name.
+``falling(x, i, n)`` (n of the 32 bits, from bit i on, of a code that falls as float32 x rises) and
+its inverse ``unfalling``; their operands broadcast by axis name.
 """
 
 from __future__ import annotations
@@ -194,6 +196,19 @@ class Scan:
 
 
 @dataclass(frozen=True, slots=True)
+class Histogram:
+    """Count, for each coordinate of ``var``'s axis, where ``value`` along ``axis`` is that number.
+
+    Where ``guard`` fails nothing is counted.
+    """
+
+    var: Var
+    value: Value
+    guard: Value
+    axis: str
+
+
+@dataclass(frozen=True, slots=True)
 class Store:
     """Write a tile; points where ``guard`` fails are left alone."""
 
@@ -243,7 +258,9 @@ class Comment:
     text: str
 
 
-Statement = Let | Load | Dot | Fold | Order | Scan | Store | Loop | When | Place | Comment
+Statement = (
+    Let | Load | Dot | Fold | Order | Scan | Histogram | Store | Loop | When | Place | Comment
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,7 +345,7 @@ def nonnegative(value: Value) -> bool:
     match value:
         case Number(value=n):
             return n >= 0
-        case Index() | Op("abs" | "bit_length"):
+        case Index() | Op("abs" | "bit_length" | "falling"):
             return True
         case Scalar(signed=signed):
             return not signed

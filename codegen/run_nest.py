@@ -19,6 +19,7 @@ from .loop_nest import (
     Cast,
     Dot,
     Fold,
+    Histogram,
     Index,
     Let,
     Load,
@@ -52,7 +53,9 @@ def run_nest(
     tensors : what the kernel reads, by name. sizes : of every rank that is an argument or in the
     grid, and of every rank that is written.
     """
-    written = {b.tensor: np.zeros([b.extent(r, sizes[r]) for r in b.ranks]) for b in nest.writes}
+    written = {
+        b.tensor: np.zeros([b.extent(r, sizes.get(r, 0)) for r in b.ranks]) for b in nest.writes
+    }
     tiles = dict(nest.tiles)
     counts = [-(-sizes[g.rank] // (tiles[g.tile] if g.tile else 1)) for g in nest.grid]
     for place in product(*(range(n) for n in counts)):
@@ -117,6 +120,15 @@ class Program:
                     axes = self.ordered(value_axes(value))
                     total = np.cumsum(self.value(value, axes), axis=axes.index(axis))
                     self.bind(var.name, var.axes, total)
+                case Histogram(var=var, value=value, guard=guard, axis=axis):
+                    number = self.value(value, (axis,))
+                    live = np.broadcast_to(self.value(guard, (axis,)), number.shape)
+                    bins = self.width(var.axes[0])
+                    self.bind(
+                        var.name,
+                        var.axes,
+                        np.bincount(number[live].astype(np.int64), minlength=bins),
+                    )
                 case Store():
                     self.store(s)
                 case Loop(first=first, begin=begin, end=end, tile=tile, body=body):
@@ -271,6 +283,14 @@ def apply(operator: str, x: list[Array]) -> Array:
                 z = ((z ^ (z >> 16)) * 0x85EBCA6B) & WORD
                 z = ((z ^ (z >> 13)) * 0xC2B2AE35) & WORD
                 return np.asarray(z ^ (z >> 16))
+            case "falling":
+                plain = np.where(x[0] == 0, 0, x[0]).astype(np.float32).view(np.uint32)
+                code = np.where(plain >> 31, plain, 0x7FFFFFFF - plain.astype(np.int64))
+                return np.asarray((code >> (32 - x[1] - x[2])) & ((1 << x[2]) - 1))
+            case "unfalling":
+                given = x[0].astype(np.int64) & WORD
+                plain = np.where(given >> 31, given, 0x7FFFFFFF - given).astype(np.uint32)
+                return plain.view(np.float32).astype(np.float64)
             case "fraction":
                 return (x[0] >> 8) * 2.0**-24
             case "bit_length":

@@ -78,12 +78,24 @@ class Selections(Lists):
             count = self.prefix(selector, name, argument, target, valued, members, leading)
         elif selection.selector == "topk":
             count = Op("min", (count, argument))
+        if selection.ascending and selection.selector != "threshold":
+            place = self.by_place(place, count, target)
         count = Op("min", (count, Number(target.valid)))
         if self.dtype(count) != "int32":
             count = Cast(count, "int32")
         var = self.let(self.names.tile(found.name), count, dtype="int32")
         self.keep(einsum.name, einsum.ranks, parts, place)
         self.keep(found.name, count_ranks(einsum), parts, var)
+
+    def by_place(self, place: Var, count: Value, target: Axis) -> Var:
+        """Put the members of each list in the order of their coordinates."""
+        behind = Op("where", (Op("<", (Index(target.name), count)), Number(0), Number(1)))
+        least = Op("neg", (Cast(Ref(place), "float32"),))
+        found = Var(self.names.take(f"{place.name}_again"), place.axes, "int32")
+        sorted_ = Var(self.names.take(f"{place.name}_places"), place.axes)
+        self.say(Order(found, target.name, behind, least, sorted_))
+        name = self.names.take(f"{place.name}_rising")
+        return self.let(name, Cast(Op("neg", (Ref(sorted_),)), "int32"), place.axes, "int32")
 
     def members(self, name: str, test: Value, source: Axis) -> Value:
         """Count the elements of a row for which a test holds."""

@@ -11,6 +11,7 @@ from .loop_nest import (
     Cast,
     Dot,
     Fold,
+    Histogram,
     Index,
     Let,
     Load,
@@ -131,6 +132,8 @@ def values(statement: Statement) -> tuple[Value, ...]:
             return (left, right, *(() if start is None else (start,)))
         case Order(group=group, value=value):
             return (group, *(() if value is None else (value,)))
+        case Histogram(value=value, guard=guard):
+            return (value, guard)
         case Loop(begin=begin, end=end):
             return (begin, end)
         case When(condition=condition):

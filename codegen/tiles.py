@@ -51,7 +51,7 @@ SHORT = ("bool", "int8", "int16", "uint8")
 """Dtypes in which arithmetic on coordinates would overflow."""
 BOOLEAN = ("and", "or", "not", "==", "!=", "<", "<=", ">", ">=")
 ARITHMETIC = ("+", "-", "*", "neg", "abs", "min", "max", "//", "%", "bit_length")
-INTEGER = ("//", "%", "cdiv", "bit_length", "<<", "scramble")
+INTEGER = ("//", "%", "cdiv", "bit_length", "falling", "<<", "scramble")
 REAL = (
     "exp", "exp2", "log", "log2", "sqrt", "rsqrt", "tanh", "sigmoid", "erf", "sin", "cos", "/",
     "quotient", "fraction",

@@ -15,6 +15,7 @@ from .loop_nest import (
     Comment,
     Dot,
     Fold,
+    Histogram,
     Index,
     Let,
     Load,
@@ -37,6 +38,7 @@ from .loop_nest import (
 from .names import Names
 from .positions import uses_coordinate
 from .triton_operators import HELPERS
+from .triton_order import print_histogram, print_order
 from .triton_values import Values
 
 
@@ -211,7 +213,9 @@ class Printer(Values):
                 else:
                     self.add(f"{var.name} = tl.{name}({text}, axis={place})")
             case Order():
-                self.order_axis(statement)
+                print_order(self, statement)
+            case Histogram():
+                print_histogram(self, statement)
             case Scan(var=var, value=value, axis=axis):
                 axes = self.ordered(value_axes(value))
                 self.add(f"{var.name} = tl.cumsum({self.value(value, axes)}, {axes.index(axis)})")
@@ -237,23 +241,6 @@ class Printer(Values):
                 for s in body:
                     self.statement(s)
                 self.depth -= 1
-
-    def order_axis(self, order: Order) -> None:
-        """Print a sort: what decides is packed in one number, and unpacked behind it."""
-        axes = self.ordered(value_axes(order.group) | {order.axis})
-        name = self.names.take(f"{order.var.name}_order")
-        place = self.expand(order.axis, (order.axis,), axes)
-        if order.value is None:
-            packed = f"grouped({self.broadcast(order.group, axes)}, {place})"
-        else:
-            texts = [self.broadcast(x, axes) for x in (order.group, order.value)]
-            packed = f"ranked({texts[0]}, {texts[1]}, {place})"
-        self.helpers |= dict.fromkeys(("ranked" if order.value else "grouped", "place_of"))
-        self.add(f"{name} = tl.sort({packed}, {axes.index(order.axis)})")
-        self.add(f"{order.var.name} = place_of({name})")
-        if order.values is not None:
-            self.helpers.setdefault("value_of")
-            self.add(f"{order.values.name} = value_of({name})")
 
     def loop(
         self,

@@ -42,6 +42,8 @@ FUNCTIONS: dict[str, str] = {
     "where": "tl.where",
     "cdiv": "tl.cdiv",
     "quotient": "quotient",
+    "falling": "falling",
+    "unfalling": "unfalling",
     "floor_divide": "floor_divide",
     "floor_modulo": "floor_modulo",
     "**": "power",
@@ -85,6 +87,16 @@ def bit_length(x):
     for k in tl.static_range(31):
         n += tl.where(tl.abs(x) >= 2**k, 1, 0)
     return n''',
+    "falling": '''@triton.jit
+def falling(x, first: tl.constexpr, count: tl.constexpr):
+    """Some of the 32 bits of a code that falls as x rises; 0 and -0 are the same."""
+    bits = tl.where(x == 0.0, 0.0, x).to(tl.int32, bitcast=True)
+    code = tl.where(bits < 0, bits, 0x7FFFFFFF - bits).to(tl.uint32, bitcast=True)
+    return ((code >> (32 - first - count)) & (2**count - 1)).to(tl.int32)''',
+    "unfalling": '''@triton.jit
+def unfalling(code):
+    """The number that has a code of 32 bits."""
+    return tl.where(code < 0, code, 0x7FFFFFFF - code).to(tl.float32, bitcast=True)''',
     "power": '''@triton.jit
 def power(x, y):
     """x to the power y, for positive x."""

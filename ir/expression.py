@@ -12,7 +12,7 @@ means "the same mathematics".
                | Access(tensor, coordinates)                K[b, h // G, m, e]
                | Apply(operator, operands)                  x + y, exp(x), m <= p, where(c, x, y)
                | Reduce(reducer, ranks, body, filter)       max[m: m <= p](S[p, m])
-               | Populate(selector, rank, argument, body, forced, forbidden)
+               | Populate(selector, rank, argument, body, forced, forbidden, ascending)
                                                             topk[m, k](S[p, m], forced=m < 4)
                | Concatenate(rank, parts)                   concat[n](S[p, m], T[p, c])
 
@@ -106,8 +106,9 @@ class Populate:
     all at most the argument. So ``exceed`` has as many members as running sums are at most the
     argument, plus one; ``cover`` as many as are below it, plus one. The list rank is the one rank
     of the output that the body has not. ``threshold`` lists by ascending coordinate, the others by
-    descending value; among equal values the lowest coordinate wins. ``forced`` members are chosen
-    first and use the budget; ``forbidden`` ones are never chosen.
+    descending value, or by ascending coordinate too if ``ascending``; among equal values the lowest
+    coordinate wins. ``forced`` members are chosen first and use the budget; ``forbidden`` ones are
+    never chosen.
     """
 
     selector: str
@@ -116,6 +117,7 @@ class Populate:
     body: Expression
     forced: Expression | None = None
     forbidden: Expression | None = None
+    ascending: bool = False
     at: Location = field(default=NOWHERE, compare=False, repr=False)
 
 

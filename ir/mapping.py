@@ -109,6 +109,26 @@ class Crew:
 
 
 @dataclass(frozen=True, slots=True)
+class Search:
+    """How members of a long rank are found: by kernels that each look at all of its tiles once.
+
+    selection : the einsum that selects. digits : how many bits of a value's code each of the first
+    kernels tells apart, none where the bound is known. mass : whether values are summed, not
+    counted. stem : how the names of what passes between the kernels begin.
+    """
+
+    selection: str
+    digits: tuple[int, ...]
+    mass: bool
+    stem: str
+
+    @property
+    def traversals(self) -> int:
+        """How often the rank is walked: once for each digit, to count, and to list."""
+        return len(self.digits) + 2
+
+
+@dataclass(frozen=True, slots=True)
 class MappedKernel:
     """One kernel: what it reads and writes, the role of each rank, its loops in order.
 
@@ -123,6 +143,7 @@ class MappedKernel:
         row that may be empty.
     ordered : a resident rank that is put in order, and the rank of the list that this gives; tiles
         of the two have one width.
+    search : how this kernel and those ahead of it choose from a rank that no program holds whole.
     steps : for a tiled rank, a number that its tile has to divide: the rows of a tile share a list.
     aligned : parameters that are multiples of every streamed tile, so that what begins there begins
         with a whole tile.
@@ -148,6 +169,7 @@ class MappedKernel:
     reverse: tuple[str, ...] = ()
     infinite: tuple[str, ...] = ()
     ordered: tuple[tuple[str, str], ...] = ()
+    search: Search | None = None
     steps: tuple[tuple[str, int], ...] = ()
     aligned: tuple[str, ...] = ()
     views: tuple[View, ...] = ()

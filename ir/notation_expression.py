@@ -353,10 +353,14 @@ def _selection(node: ast.Call, name: str, index: tuple[ast.expr, ...], names: Na
         raise NotationError(f"{name} selects from one rank; {len(ranks)} given.", at)
     inner = names.inside(ranks, ())
     marks: dict[str, Expression] = {}
+    ascending = False
     for keyword in node.keywords:
+        if keyword.arg == "ascending":
+            ascending = _truth(keyword.value, names)
+            continue
         if keyword.arg not in ("forced", "forbidden"):
             raise NotationError(
-                f"{name} takes forced= and forbidden=; {keyword.arg or '**'} given.",
+                f"{name} takes forced=, forbidden= and ascending=; {keyword.arg or '**'} given.",
                 names.at(keyword),
             )
         marks[keyword.arg] = read(keyword.value, inner.filtering())
@@ -367,8 +371,16 @@ def _selection(node: ast.Call, name: str, index: tuple[ast.expr, ...], names: Na
         read(_one(node, name, names), inner),
         marks.get("forced"),
         marks.get("forbidden"),
+        ascending,
         at,
     )
+
+
+def _truth(node: ast.expr, names: Names) -> bool:
+    match node:
+        case ast.Constant(value=bool(value)):
+            return value
+    raise NotationError("ascending is True or False.", names.at(node))
 
 
 def _concatenation(node: ast.Call, index: tuple[ast.expr, ...], names: Names) -> Expression:

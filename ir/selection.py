@@ -25,6 +25,9 @@ from .expression import (
     free_ranks,
 )
 
+WHOLE = 8192
+"""Coordinates of a rank, at most, that one program puts in order."""
+
 
 def list_rank(einsum: Einsum) -> str:
     """Return the rank of the list that a selection writes: the one that its body has not."""

@@ -56,6 +56,7 @@ def show_expression(expression: Expression) -> str:
                 for word, x in (("forced", expression.forced), ("forbidden", expression.forbidden))
                 if x is not None
             ]
+            more += [", ascending=True"] if expression.ascending else []
             head = f"{expression.selector}[{expression.rank}, "
             head += show_expression(expression.argument)
             return f"{head}]({show_expression(expression.body)}{''.join(more)})"

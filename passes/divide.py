@@ -26,7 +26,7 @@ from ..ir.expression import (
     tensors,
     walk,
 )
-from ..ir.selection import find_count, list_rank, selections
+from ..ir.selection import WHOLE, find_count, list_rank, selections
 from .align import aligned
 from .segments import part_ranks
 from .walk_lists import is_member
@@ -47,6 +47,7 @@ class Group:
     resident : short ranks, held whole; ``streamed`` the long rank that is reduced, if any.
     segments : the ranks of its parts, if it is a concatenated one.
     ordered : a rank that is put in order, and the rank of the list that this gives.
+    searched : the einsum that chooses from a rank that no program holds whole.
     """
 
     targets: tuple[str, ...]
@@ -56,6 +57,7 @@ class Group:
     streamed: str | None
     segments: tuple[str, ...] = ()
     ordered: tuple[tuple[str, str], ...] = ()
+    searched: str = ""
 
 
 def divide(
@@ -96,6 +98,8 @@ def divide(
         if isinstance(body, Populate):
             count = find_count(cascade.einsums, writers[target])
             plan = plan_selection(writers[target], body, count, cascade, writers, order, short)
+            if sizes.get(body.rank, WHOLE + 1) > WHOLE:
+                plan = replace(plan, resident=(), ordered=(), searched=target)
         else:
             plan = plan_target(target, cascade, writers, order, short)
         plans[target] = plan
@@ -378,7 +382,7 @@ def merge(plans: Mapping[str, Group], cascade: Cascade, order: Mapping[str, int]
     for name in sorted(plans, key=order.__getitem__):
         plan = plans[name]
         for k, other in enumerate(merged):
-            if plan.ordered or other.ordered:
+            if plan.ordered or other.ordered or plan.searched or other.searched:
                 continue
             wide, narrow = (plan, other) if plan.segments else (other, plan)
             within = narrow.streamed in wide.segments and narrow.slice == tuple(

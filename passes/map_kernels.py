@@ -20,7 +20,7 @@ from ..ir.expression import (
     tensors,
     walk,
 )
-from ..ir.mapping import MappedKernel, Role, Traversal, View
+from ..ir.mapping import MappedKernel, Role, Search, Traversal, View
 from ..ir.selection import find_count, list_rank
 from ..ir.show import show_expression
 from ..ir.streaming import Field, Reason, Streaming
@@ -65,6 +65,8 @@ def map_kernel(
         if the group reduces over its streamed rank in a way that no number of traversals with a
         bounded state computes.
     """
+    if group.searched:
+        return map_search(cascade, group, name, sizes, shapes, parameters, inside, stored or {})
     reads = reads_of(group.slice)
     inputs = tuple(n for n in dict.fromkeys((*cascade.inputs, *reads)) if n in reads)
     slice = replace(cascade, inputs=inputs, einsums=group.slice, outputs=group.targets)
@@ -146,6 +148,43 @@ def map_kernel(
         steps=tuple((r, n) for r, n in steps.items() if r in tiled),
         views=views,
         notes=notes,
+    )
+
+
+def map_search(
+    cascade: Cascade,
+    group: Group,
+    name: str,
+    sizes: Mapping[str, int],
+    shapes: Mapping[str, tuple[int, ...]],
+    parameters: Mapping[str, float],
+    inside: tuple[str, ...],
+    stored: Mapping[str, Expression | None],
+) -> MappedKernel:
+    """Map a selection from a long rank, of which every program has a tile."""
+    reads = reads_of(group.slice)
+    slice = replace(cascade, inputs=reads, einsums=group.slice, outputs=group.targets)
+    body = cascade.einsum(group.searched).body
+    assert isinstance(body, Populate)
+    found = {n: stored.get(n) for n in reads}
+    writers = {e.name: e for e in cascade.einsums}
+    facts = Facts(slice, sizes, shapes, parameters, found, writers, frozenset(inside))
+    collect_presence(slice.einsums, facts)
+    mass = body.selector in ("cover", "exceed", "within")
+    digits = () if body.selector == "threshold" else (4,) * 8 if mass else (8,) * 4
+    roles: list[tuple[str, Role]] = [(r, "grid") for r in group.parallel]
+    return MappedKernel(
+        name,
+        (*roles, (body.rank, "tiled")),
+        tuple(replace(e, body=explicit(e.body, facts)) for e in slice.einsums),
+        (),
+        (),
+        reads,
+        group.targets,
+        presence=tuple(facts.found.items()),
+        taking=tuple(facts.taking.items()),
+        infinite=tuple(sorted(infinite_tensors(cascade))),
+        search=Search(group.searched, digits, mass, group.searched),
     )
 
 

@@ -160,6 +160,9 @@ def configurations(
     # a tile inside one block of a list is loaded as one box
     blocks = [w.width & -w.width for t in kernel.traversals for w in t.walks]
     widest |= {r: min([widest[r], *(w for w in blocks if w > SMALLEST)]) for r in streamed}
+    if kernel.search is not None:
+        yield search_configuration(kernel, sizes)
+        return
     if kernel.ordered:
         yield from order_configurations(kernel, tiled, widest)
         return
@@ -187,9 +190,22 @@ def order_configurations(
     """
     width = order_width(kernel)
     for rows in (16, 8, 4, 2, 1):
-        warps = min(16, max(4, rows * width // 1024))
+        warps = min(16, max(4, rows * width // 512))
         if rows * width <= ORDERED or (rows == 1 and 8 * width <= REGISTERS * 32 * warps):
             yield Configuration(tuple((r, min(rows, widest[r])) for r in tiled), warps, 1)
+
+
+def search_configuration(kernel: MappedKernel, sizes: Mapping[str, int]) -> Configuration:
+    """Return how a rank is cut that members are searched in: in about a hundred tiles.
+
+    Sums lie in registers beside the numbers, once for each digit, so their tiles are narrow.
+    """
+    assert kernel.search is not None
+    (rank,) = kernel.ranks("tiled")
+    width = 2048
+    while not kernel.search.mass and width < 16384 and 128 * width < sizes.get(rank, RANK_IS_LONG):
+        width *= 2
+    return Configuration(((rank, width),), min(16, width // 512), 1)
 
 
 def crowded(kernel: MappedKernel) -> bool:

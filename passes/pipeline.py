@@ -37,6 +37,7 @@ from .solve_equalities import solve_equalities
 from .split_blocks import block_sizes, split_blocks
 from .split_concatenations import split_concatenations
 from .split_rank import split_groups
+from .split_selections import split_selections, twin_sizes
 from .split_sums import split_sums
 from .stabilise import stabilise
 
@@ -113,6 +114,11 @@ CASCADE_PASSES: tuple[tuple[str, Callable[[Cascade, Known], Cascade]], ...] = (
     ),
     ("remove_dead", lambda c, k: remove_dead(c)),
     ("count_lists", lambda c, k: count_lists(c)),
+    (
+        "split_selections",
+        lambda c, k: split_selections(c, sizes=every_size(c, k), parameters=k.parameters),
+    ),
+    ("count_lists", lambda c, k: count_lists(c)),
 )
 """Name and function of each pass over cascades, in order."""
 
@@ -126,7 +132,8 @@ def short_sizes(cascade: Cascade, known: Known) -> dict[str, int]:
 
 def every_size(cascade: Cascade, known: Known) -> dict[str, int]:
     """Return the known sizes, those of ranks that passes made included."""
-    return {**block_sizes(cascade), **known.sizes}
+    sizes = {**block_sizes(cascade), **known.sizes}
+    return {**twin_sizes(cascade, sizes), **sizes}
 
 
 def short(cascade: Cascade, known: Known) -> frozenset[str]:

@@ -17,6 +17,7 @@ from einfall.codegen.kernel import Buffer
 from einfall.codegen.loop_nest import Nest
 from einfall.codegen.lower import lower
 from einfall.codegen.run_nest import run_nest
+from einfall.codegen.search import search_nests
 from einfall.codegen.tables import table_nests
 from einfall.examples.inputs import make
 from einfall.ir.cascade import Cascade
@@ -74,6 +75,9 @@ def nests(lowered: Lowered) -> Iterator[Nest]:
                 made.add(table.name)
                 yield table
         buffers = {t: Buffer(t, ranks[t], dtypes[t]) for t in kernel.writes}
+        if kernel.search is not None:
+            yield from search_nests(kernel, dtypes=dtypes, buffers=buffers)
+            continue
         yield lower(kernel, dtypes=dtypes, buffers=buffers)
 
 

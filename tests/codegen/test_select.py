@@ -62,6 +62,8 @@ def f(X{arguments}):
         "exceed[m, 4](X[p, m])",
         "exceed[m, 0](X[p, m])",
         "within[m, 4](X[p, m], forced=m == 5)",
+        "topk[m, 1 + p % 4](X[p, m], forced=m == 9, ascending=True)",
+        "cover[m, 3](X[p, m], ascending=True)",
     ],
 )
 def test_lists_are_the_interpreters(selection: str) -> None:

@@ -198,6 +198,7 @@ def _selections(
         body,
         draw(st.none() | conditions(scope, known)),
         draw(st.none() | conditions(scope, known)),
+        draw(st.booleans()),
     )
     return Einsum(Access(name, tuple(RankVariable(x) for x in (*ranks, "slot"))), selection)
 
