@@ -301,7 +301,9 @@ class Compiled:
         lowered = self._lower(known)
         if wanted is None:
             made = made_sizes(lowered.mapping, known.sizes, known.parameters)
-            found = worth_parts(lowered.mapping, {**known.sizes, **made}, processors_of())
+            found = worth_parts(
+                lowered.mapping, {**known.sizes, **made}, processors_of(), known.parameters
+            )
             if found:
                 lowered = self._lower(replace(known, parts=found))
         self._latest = lowered

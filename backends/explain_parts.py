@@ -27,7 +27,7 @@ def parts_known(
     needed = {c.rank for c in cuts} | {g.rank for k in walking for g in k.grid} - apart
     if not cuts or not needed <= set(sizes):
         return dict(sizes), {}
-    return with_parts(cuts, lowered.kernels, sizes, {}, processors_of())
+    return with_parts(cuts, lowered.kernels, sizes, lowered.known.parameters, processors_of())
 
 
 def explain_parts(

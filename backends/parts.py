@@ -7,15 +7,20 @@ call waits for the GPU, a captured graph replays it, and the same shapes give th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import prod
 
 import torch
 
 from ..codegen.kernel import Kernel
 from ..ir.cascade import Scalar
+from ..ir.expression import Apply, Constant, Expression, rewrite
 from ..ir.mapping import Cut, MappedKernel
 from ..ir.mapping import Mapping as Mapped
+from ..ir.scalar import scalar
+from ..passes.domain_known import first, last
 from ..passes.partition import operands
+from ..passes.walked_span import differences
 
 PROCESSORS = 132
 """Multiprocessors of the machine that is assumed where no GPU is: an H100 or H200."""
@@ -54,7 +59,9 @@ def with_parts(
     """Add the sizes of ranks of parts, and the lengths of parts, to what a launch knows."""
     found, values = dict(sizes), dict(parameters)
     for cut in cuts:
-        tiles = max(1, -(-sizes[cut.rank] // cut.tile))
+        stretch = None if cut.extent is None else scalar(cut.extent, sizes, parameters)
+        walked = sizes[cut.rank] if stretch is None else int(stretch)
+        tiles = max(1, -(-walked // cut.tile))
         if cut.parts:
             length = -(-tiles // cut.parts)
         else:
@@ -64,10 +71,17 @@ def with_parts(
             length = tiles_of_part(tiles, count, processors * cut.residents)
         values[cut.step] = length * cut.tile
         found[cut.part] = cut.parts or -(-tiles // length)
+        if cut.extent is not None:
+            found[cut.part] += 1  # a stretch begins anywhere in its first part
     return found, values
 
 
-def worth_parts(mapping: Mapped, sizes: Mapping[str, int], processors: int) -> dict[str, int]:
+def worth_parts(
+    mapping: Mapped,
+    sizes: Mapping[str, int],
+    processors: int,
+    parameters: Mapping[str, Scalar] | None = None,
+) -> dict[str, int]:
     """Return the streamed ranks that are better reduced in parts (each with 0: as many as fit).
 
     They are where programs would leave multiprocessors idle, and where storing the parts' states
@@ -80,12 +94,33 @@ def worth_parts(mapping: Mapped, sizes: Mapping[str, int], processors: int) -> d
             counted = all(r in sizes for r in kernel.ranks("grid") + kernel.ranks("tiled"))
             if not (alone and counted and sizes.get(rank, 0) >= SHORTEST):
                 continue
-            tiles = -(-sizes[rank] // kernel.partition(rank).tile)
+            length = walked_length(kernel, rank, sizes, parameters or {})
+            if length < SHORTEST:
+                continue
+            tiles = -(-length // kernel.partition(rank).tile)
             slots = processors * kernel.residents
             parts = -(-tiles // tiles_of_part(tiles, programs(kernel, sizes), slots))
-            if parts > 1 and moved(kernel, parts, sizes) <= walked(kernel, rank, sizes):
+            share = length / sizes[rank]
+            if parts > 1 and moved(kernel, parts, sizes) <= share * walked(kernel, rank, sizes):
                 found[rank] = 0
     return found
+
+
+def walked_length(
+    kernel: MappedKernel, rank: str, sizes: Mapping[str, int], parameters: Mapping[str, Scalar]
+) -> int:
+    """Return how many coordinates of a rank a program walks at most."""
+    ranges = kernel.traversals[0].domain.ranges
+    if len(ranges) != 1:
+        return sizes[rank]
+    rows: dict[Expression, Expression] = {}
+    for tiled in kernel.ranks("tiled"):
+        more = min(kernel.partition(tiled).tile, sizes[tiled]) - 1
+        rows[last(tiled)] = Apply("+", (first(tiled), Constant(more)))
+    begin, end = (rewrite(x, rows.get) for x in (ranges[0].begin, ranges[0].end))
+    stretches = differences(replace(ranges[0], begin=begin, end=end))
+    found = (scalar(x, sizes, parameters) for x in stretches)
+    return max(1, min([sizes[rank], *(int(n) for n in found if n is not None)]))
 
 
 def moved(kernel: MappedKernel, parts: int, sizes: Mapping[str, int]) -> int:

@@ -261,10 +261,12 @@ def number(expression: Expression) -> str:
 
 def parts(cut: Cut, lowered: Lowered) -> Iterator[str]:
     """Yield how many parts a rank is reduced in, and how long they are."""
-    yield f"    tiles = max(1, -(-size_{cut.rank} // {cut.tile}))"
+    stretch = f"size_{cut.rank}" if cut.extent is None else number(cut.extent)
+    more = "" if cut.extent is None else " + 1"
+    yield from lay_out(f"    tiles = max(1, -(-{stretch} // {cut.tile}))")
     if cut.parts:
         yield f"    {cut.step} = -(-tiles // {cut.parts}) * {cut.tile}"
-        yield f"    size_{cut.part} = {cut.parts}"
+        yield f"    size_{cut.part} = {cut.parts}{more}"
         return
     kernel = next(k for k in lowered.kernels if any(g.rank == cut.part for g in k.grid))
     counts = grid_counts(kernel, without=cut.part)
@@ -272,7 +274,7 @@ def parts(cut: Cut, lowered: Lowered) -> Iterator[str]:
     device = f"{lowered.cascade.inputs[0]}.device"
     yield f"    slots = {cut.residents} * processors_of({device})"
     yield f"    {cut.step} = tiles_of_part(tiles, programs, slots) * {cut.tile}"
-    yield f"    size_{cut.part} = -(-tiles * {cut.tile} // {cut.step})"
+    yield f"    size_{cut.part} = -(-tiles * {cut.tile} // {cut.step}){more}"
 
 
 def grid_counts(kernel: Kernel, without: str = "") -> list[str]:

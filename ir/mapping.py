@@ -75,8 +75,10 @@ class Cut:
 
     Part number ``part`` has the coordinates from ``part * step`` on, ``step`` of them; ``step`` is
     a parameter that the launcher chooses, a multiple of every tile of the rank, and ``part`` has
-    enough coordinates to cover ``rank``. ``states`` hold the parts' states between the kernel
-    that walks the rank and the one that merges.
+    enough coordinates to cover ``rank``. Where every row walks but a stretch of the rank, of at
+    most ``extent`` coordinates, parts are counted from where that begins, rounded down to
+    ``step``; None where the whole rank is walked. ``states`` hold the parts' states between the
+    kernel that walks the rank and the one that merges.
     tile : the widest tile of the rank. residents : programs that one multiprocessor runs at a time.
     parts : how many the user wants; 0: the launcher's rule.
     """
@@ -88,6 +90,7 @@ class Cut:
     tile: int = 1
     residents: int = 1
     parts: int = 0
+    extent: Expression | None = None
 
 
 @dataclass(frozen=True, slots=True)

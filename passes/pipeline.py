@@ -214,7 +214,13 @@ def attempt(
             cuts: tuple[Cut, ...] = ()
             groups = divide(whole, sizes=known.sizes, limit=limit, places=places)
             if known.parts:
-                whole, cuts = split_groups(cascade, groups, known.parts)
+                whole, cuts = split_groups(
+                    cascade,
+                    groups,
+                    known.parts,
+                    sizes=known.sizes,
+                    real=fractions(known, dtypes),
+                )
                 groups = divide(whole, sizes=known.sizes, limit=limit, places=places)
             if not square and squares(whole, groups, known.sizes):
                 continue

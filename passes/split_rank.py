@@ -21,6 +21,7 @@ from ..ir.expression import (
     Parameter,
     RankVariable,
     Reduce,
+    free_ranks,
     rewrite,
     tensors,
     walk,
@@ -31,8 +32,10 @@ from .align import conjunction, fresh
 from .dead import remove_dead
 from .divide import Group
 from .merge_states import PART, merge_states
+from .pack_rows import moving_accesses
 from .stabilise import in_order
 from .stream import stream
+from .walked_span import walked_span
 
 
 def split_rank(cascade: Cascade, *, rank: str | None = None) -> Cascade:
@@ -80,10 +83,14 @@ def split(
     *,
     slice: tuple[Einsum, ...] | None = None,
     targets: tuple[str, ...] = (),
+    apart: frozenset[str] = frozenset(),
+    real: tuple[str, ...] = (),
 ) -> tuple[Cascade, Cut]:
     """Split a rank in the part of a cascade that makes ``targets``; say how.
 
-    ``slice`` are the einsums of that part, by default all of them.
+    ``slice`` are the einsums of that part, by default all of them. ``apart`` are ranks of which a
+    program has one coordinate, so that what it walks may begin elsewhere for each of them; ``real``
+    what holds fractions.
     """
     within = cascade.einsums if slice is None else slice
     walked = rank or last_reduced(within)
@@ -105,7 +112,11 @@ def split(
     taken = {*cascade.inputs, *(e.name for e in cascade.einsums), *cascade.ranks}
     taken |= {n for n, _ in cascade.parameters}
     cut = Cut(walked, fresh(f"{walked}_part", taken), fresh(f"{walked}_step", taken))
-    parts = Parts(state, cut, taken)
+    span = walked_span(entries(state, walked), rank=walked, real=real)
+    begin = None
+    if span and set(free_ranks(span[0])) <= apart:
+        begin, cut = span[0], replace(cut, extent=span[1])
+    parts = Parts(state, cut, taken, begin)
     written = (*parts.body(), *parts.merged())
     replaced = {e.name for e in written}
     einsums = tuple(e for e in cascade.einsums if e.name not in replaced) + written
@@ -117,14 +128,18 @@ def split(
 class Parts:
     """The einsums of one state in parts, and of their merge."""
 
-    def __init__(self, state: Streaming, cut: Cut, taken: set[str]) -> None:
+    def __init__(
+        self, state: Streaming, cut: Cut, taken: set[str], begin: Expression | None = None
+    ) -> None:
         self.state, self.cut = state, cut
         own = [x.tensor if isinstance(x, Field) else x.name for x in state.body]
         self.names = {name: fresh(name + PART, taken) for name in own}
-        first = Apply("*", (RankVariable(cut.part), Parameter(cut.step)))
-        behind = Apply(
-            "*", (Apply("+", (RankVariable(cut.part), Constant(1))), Parameter(cut.step))
-        )
+        step = Parameter(cut.step)
+        number: Expression = RankVariable(cut.part)
+        if begin is not None:
+            number = Apply("+", (Apply("//", (begin, step)), number))
+        first = Apply("*", (number, step))
+        behind = Apply("*", (Apply("+", (number, Constant(1))), step))
         at = RankVariable(cut.rank)
         self.inside = [Apply("<=", (first, at)), Apply("<", (at, behind))]
 
@@ -162,14 +177,7 @@ class Parts:
         What reads such a tensor has its points only. A reduction and a ``default`` exist everywhere
         again.
         """
-        streamed = {
-            x.name for x in self.state.body if isinstance(x, Einsum) and self.cut.rank in x.ranks
-        }
-        filled = any(
-            isinstance(x, Reduce) or (isinstance(x, Apply) and x.operator == "default")
-            for x in walk(body)
-        )
-        return list(self.inside) if filled or not streamed & set(reads) else []
+        return list(self.inside) if enters(self.state, self.cut.rank, reads, body) else []
 
     def at(self, access: Access) -> Access:
         """Return a tensor of the state or its body as every part has it."""
@@ -199,10 +207,36 @@ class Parts:
             yield replace(einsum, body=rewrite(einsum.body, rule))
 
 
+def enters(state: Streaming, rank: str, reads: tuple[str, ...], body: Expression) -> bool:
+    """Whether an expression has points of a rank that no tensor of the traversal gives it."""
+    streamed = {x.name for x in state.body if isinstance(x, Einsum) and rank in x.ranks}
+    filled = any(
+        isinstance(x, Reduce) or (isinstance(x, Apply) and x.operator == "default")
+        for x in walk(body)
+    )
+    return filled or not streamed & set(reads)
+
+
+def entries(state: Streaming, rank: str) -> Iterator[Expression | None]:
+    """Yield the filters under which chains enter a rank."""
+    for x in state.body:
+        reads, body = (x.reads, x.body) if isinstance(x, Einsum) else (tensors(x.lift), x.lift)
+        if enters(state, rank, reads, body):
+            yield x.filter
+
+
 def split_groups(
-    cascade: Cascade, groups: Iterable[Group], parts: Mapping[str, int]
+    cascade: Cascade,
+    groups: Iterable[Group],
+    parts: Mapping[str, int],
+    *,
+    sizes: Mapping[str, int] | None = None,
+    real: tuple[str, ...] = (),
 ) -> tuple[Cascade, tuple[Cut, ...]]:
-    """Split the streamed ranks named in ``parts`` in every group of einsums that walks one."""
+    """Split the streamed ranks named in ``parts`` in every group of einsums that walks one.
+
+    ``sizes`` are those that are known, ``real`` names what holds fractions.
+    """
     cuts = []
     for group in groups:
         for rank in group.segments and {group.streamed, *group.segments} & set(parts):
@@ -211,7 +245,16 @@ def split_groups(
                 f"in segments, {', '.join(group.segments)} one after the other with one state"
             )
         if group.streamed is not None and group.streamed in parts:
-            cascade, cut = split(cascade, group.streamed, slice=group.slice, targets=group.targets)
+            single = {r for r, n in (sizes or {}).items() if n == 1}
+            moving = {r for x in moving_accesses(group) for r in free_ranks(x)}
+            cascade, cut = split(
+                cascade,
+                group.streamed,
+                slice=group.slice,
+                targets=group.targets,
+                apart=frozenset(single | moving) - {group.streamed},
+                real=real,
+            )
             cuts.append(replace(cut, parts=parts[group.streamed]))
     return cascade, tuple(cuts)
 

@@ -13,6 +13,7 @@ import torch
 import einfall
 from einfall import examples
 from einfall.backends.aot import check, compile_ahead
+from einfall.backends.explain_parts import parts_known
 from einfall.backends.parts import tiles_of_part
 
 from .kernel_cases import (
@@ -132,3 +133,30 @@ def test_parts_are_for_few_rows_over_many_columns() -> None:
     few = f.lower(sizes=sizes | {"p": 1, "m": 8192}, target="sm_90")
     many = f.lower(sizes=sizes | {"p": 1024, "m": 1024}, target="sm_90")
     assert [len(x.kernels) for x in (few, many)] == [2, 1]
+
+
+@pytest.mark.parametrize("keys", [7, 40, 300])
+def test_parts_of_a_stretch_cover_it_wherever_it_begins(keys: int) -> None:
+    """One row a program, which walks the last 33 keys: parts are counted from where they begin."""
+    draw = torch.Generator().manual_seed(keys)
+    Q = torch.randn(2, 2, 1, 16, generator=draw).to(DEVICE)
+    K, V = (torch.randn(2, 2, keys, 16, generator=draw).to(DEVICE) for _ in "KV")
+    f = einfall.compile(examples.sliding_window, backend="triton", tiles={"m": 16}, parts={"m": 2})
+    found = f(Q, K, V, W=33)
+    assert f.mapping.cuts[0].extent is not None
+    exact = einfall.interpret(examples.sliding_window, *(x.cpu() for x in (Q, K, V)), W=33)
+    assert relative(found.double().cpu().numpy(), exact) < TOLERANCE["float32"]
+    run = f.lower(Q, K, V, W=33)
+    sizes, values = parts_known(run, run.known.sizes)
+    walked = min(33, keys)
+    assert sizes["m_part"] == 3 and (sizes["m_part"] - 1) * values["m_step"] >= walked
+
+
+def test_few_coordinates_are_not_worth_parts_however_long_their_rank() -> None:
+    f = einfall.compile(examples.sliding_window, backend="triton", target="sm_90")
+    Q, K = (torch.empty(1, 4, n, 64, dtype=torch.float16, device="meta") for n in (1, 1 << 16))
+    kinds = {W: len(f.lower(Q, K, K, W=W).kernels) for W in (100, 4096)}
+    assert kinds == {100: 1, 4096: 2}
+    saved = f.lower(Q, K, K, W=4096)
+    sizes, values = parts_known(saved, saved.known.sizes)
+    assert 2 <= sizes["m_part"] <= 65 and 4096 <= (sizes["m_part"] - 1) * values["m_step"] < 8192

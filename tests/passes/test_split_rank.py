@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,10 @@ from einfall.backends.interpreter import evaluate
 from einfall.examples.inputs import make
 from einfall.ir.cascade import Cascade
 from einfall.ir.errors import PassError
+from einfall.ir.mapping import Cut
 from einfall.ir.notation import cascade as parse
+from einfall.ir.scalar import scalar
+from einfall.ir.show import show_expression
 from einfall.ir.sizes import bind_parameters, rank_sizes
 from einfall.ir.verify import verify
 from einfall.passes.divide import divide
@@ -50,16 +54,53 @@ def test_parts_merge_to_the_whole(name: str) -> None:
             with pytest.raises(PassError, match="walked in segments"):
                 split(last.after, group.streamed, slice=group.slice, targets=group.targets)
             continue
-        after, cut = split(last.after, group.streamed, slice=group.slice, targets=group.targets)
-        verify(after)
-        assert parse(str(after)) == after
-        for parts in PARTS:
-            step = -(-sizes[cut.rank] // parts)
-            given = {r: n for r, n in sizes.items() if r in after.ranks} | {cut.part: parts}
-            found = evaluate(after, memory, {**values, cut.step: step}, sizes=given)
-            for tensor, expected in zip(after.outputs, truth, strict=True):
-                got = found[tensor].filled()
-                np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-9)
+        pair = last.after, group.streamed
+        found = [split(*pair, slice=group.slice, targets=group.targets)]
+        # as if every program had one row, so that each may begin elsewhere
+        ranks = frozenset(last.after.ranks)
+        single = split(*pair, slice=group.slice, targets=group.targets, apart=ranks)
+        found += [single] if single[1].extent is not None else []
+        for after, cut in found:
+            check(after, cut, memory, sizes, values, truth)
+
+
+def check(
+    after: Cascade,
+    cut: Cut,
+    memory: dict[str, Any],
+    sizes: dict[str, int],
+    values: dict[str, Any],
+    truth: tuple[Any, ...],
+) -> None:
+    """Compare a cascade in parts with the whole, for several numbers of parts."""
+    verify(after)
+    assert parse(str(after)) == after
+    for parts in PARTS:
+        stretch = sizes[cut.rank]
+        if cut.extent is not None:
+            known = scalar(cut.extent, sizes, values)
+            assert known is not None
+            stretch = max(1, int(known))
+        step = -(-stretch // parts)
+        count = parts + (cut.extent is not None)
+        given = {r: n for r, n in sizes.items() if r in after.ranks} | {cut.part: count}
+        found = evaluate(after, memory, {**values, cut.step: step}, sizes=given)
+        for tensor, expected in zip(after.outputs, truth, strict=True):
+            got = found[tensor].filled()
+            np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_parts_are_those_of_the_stretch_that_a_row_walks() -> None:
+    cascade = parse(str(examples.sliding_window))
+    known = Known({"p": 1, "m": 900}, {}, {"W": 100}, dict.fromkeys(cascade.inputs, "float16"))
+    *_, last = run(cascade, known)
+    for single, extent in (({"p"}, "min(size(m), W)"), (set(), None)):
+        after, cut = split(last.after, "m", apart=frozenset(single))
+        assert (None if cut.extent is None else show_expression(cut.extent)) == extent
+        assert ("// m_step" in str(after)) is (extent is not None)
+    whole = parse(str(examples.causal))
+    *_, last = run(whole, replace(known, parameters={}))
+    assert split(last.after, "m", apart=frozenset({"p"}))[1].extent is None
 
 
 def test_a_row_without_points_stays_empty() -> None:
