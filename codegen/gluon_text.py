@@ -42,6 +42,12 @@ def release(empty, step):
 def across(x, LAYOUT: gl.constexpr):
     """A value per row, along the rows of a tile; the same threads hold them."""
     return gl.convert_layout(x, gl.SliceLayout(1, LAYOUT), assert_trivial=True)[:, None]''',
+    "quick_tanh": '''@gluon.jit
+def quick_tanh(x):
+    """The hyperbolic tangent to 11 bits, as many as operands in half precision have."""
+    return gl.inline_asm_elementwise(
+        "tanh.approx.f32 $0, $1;", "=f,f", [x], dtype=gl.float32, is_pure=True, pack=1
+    )''',
     "take_turn": '''@gluon.jit
 def take_turn(CONSUMER: gl.constexpr):
     """Wait until the tensor cores are this consumer's; named barriers from 8 on are free."""

@@ -26,6 +26,7 @@ from ..ir.expression import (
 from ..ir.mapping import MappedKernel
 from ..ir.streaming import NEXT, Field
 from .absent import obviously_positive
+from .bounds import join_bounds
 from .loop_nest import (
     Axis,
     Cast,
@@ -414,7 +415,8 @@ class Tiles:
             return Number(True)
         if Number(False) in tests:
             return Number(False)
-        inside = tests[0] if len(tests) == 1 else Op("and", tuple(tests))
+        joined = join_bounds(tests, self.coordinate(self.rank, parts), self.dtype)
+        inside = joined[0] if len(joined) == 1 else Op("and", joined)
         if inside not in self.lives:
             name = "live" if not self.lives else f"live_{len(self.lives) + 1}"
             self.lives[inside] = Ref(self.let(name, inside))

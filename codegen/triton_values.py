@@ -138,10 +138,14 @@ class Values:
             for x in texts[1:]:
                 text = f"{function}({text}, {x})"
             return text, ATOM
-        function = FUNCTIONS[name]
+        function = self.function(name, own)
         if function in HELPERS:
             self.helpers.setdefault(function)
         return f"{function}({', '.join(texts)})", ATOM
+
+    def function(self, operator: str, axes: tuple[str, ...]) -> str:
+        """Return the name of the function that computes an operator of a tile over these axes."""
+        return FUNCTIONS[operator]
 
     def bracketed(self, value: Value, axes: tuple[str, ...], level: int) -> tuple[str, int]:
         """Return a value's text, in parentheses if it binds looser than ``level``."""

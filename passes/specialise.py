@@ -144,8 +144,8 @@ def unmeasured(kernel: MappedKernel, sizes: Mapping[str, int]) -> str:
     if known and tiles < PROCESSORS:
         return f"{tiles} tiles of rows leave some of {PROCESSORS} multiprocessors idle"
     resident = set(kernel.ranks("resident"))
-    if max((n for _, n in kernel.static), default=0) > 128:
-        return "more than 128 features were not measured"
+    if max((n for _, n in kernel.static), default=0) > 256:
+        return "more than 256 features were not measured"
     (traversal,) = kernel.traversals
     if traversal.domain.table is not None or traversal.walks:
         return "rows that walk a list were not measured"

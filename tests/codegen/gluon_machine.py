@@ -262,7 +262,10 @@ def language(machine: Machine, pid: int, programs: int) -> dict[str, Any]:
         assert len(parts) == len(warps) + 1 == len(registers) + 1
         machine.run([partial(function, *given) for function, given in parts])
 
-    def assembly(text: str, *others: Any, **options: Any) -> None:
+    def assembly(text: str, *others: Any, **options: Any) -> Any:
+        if text.startswith("tanh.approx.f32"):
+            # as inexact as it may be: its last bit is the eleventh
+            return tile(np.tanh(others[1][0]) * np.float32(1 + 2**-11))
         found = re.match(r"bar\.(sync|arrive) (\d+), (\d+)", text)
         assert found is not None
         kind, number, threads = found.groups()

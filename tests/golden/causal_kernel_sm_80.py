@@ -148,7 +148,7 @@ def causal_kernel(
             other=0.0,
         )
         s_sum = tl.dot(q_1, tl.trans(k_1), s_sum)
-        live = (m < M)[None, :] & (m[None, :] <= (p + M - P)[:, None])
+        live = m[None, :] < tl.minimum(M, p + M - P + 1)[:, None]
         s_sum = tl.where(live, s_sum, float("-inf"))
 
         # G_max[b, h, p] = max[m](S_sum[b, h, p, m])

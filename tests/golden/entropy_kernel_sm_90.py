@@ -153,7 +153,7 @@ def entropy_kernel(
         # S_sum[b, h, p, m: m <= p + size(m) - size(p)] = sum[e](Q[b, h, p, e] * K[b, h, m, e])
         k = K_box.load([m_first, 0])
         s_sum = tl.dot(q, tl.trans(k))
-        live = (m < M)[None, :] & (m[None, :] <= (p + M - P)[:, None])
+        live = m[None, :] < tl.minimum(M, p + M - P + 1)[:, None]
         s_sum = tl.where(live, s_sum, float("-inf"))
 
         # G_max[b, h, p] = max[m](S_sum[b, h, p, m])

@@ -105,10 +105,8 @@ def sliding_window_kernel(
         #     e])
         k = K_box.load([m_first, 0])
         s_sum = tl.dot(q, tl.trans(k))
-        live = (
-            (m < M)[None, :]
-            & (m[None, :] <= (p + M - P)[:, None])
-            & (m[None, :] >= (p + M - P - W + 1)[:, None])
+        live = (m[None, :] < tl.minimum(M, p + M - P + 1)[:, None]) & (
+            m[None, :] > (p + M - P - W)[:, None]
         )
         s_sum = tl.where(live, s_sum, float("-inf"))
 
@@ -169,10 +167,8 @@ def sliding_window_kernel(
         #     e])
         k = K_box.load([m_first, 0])
         s_sum = tl.dot(q, tl.trans(k))
-        live = (
-            (m < M)[None, :]
-            & (m[None, :] <= (p + M - P)[:, None])
-            & (m[None, :] >= (p + M - P - W + 1)[:, None])
+        live = (m[None, :] < tl.minimum(M, p + M - P + 1)[:, None]) & (
+            m[None, :] > (p + M - P - W)[:, None]
         )
         s_sum = tl.where(live, s_sum, float("-inf"))
 
