@@ -36,7 +36,7 @@ BACKENDS = ("auto", "triton", "interpreter")
 EMITTERS = ("auto", "tl", "gluon")
 OPTIONS = (
     *("backend", "target", "tiles", "num_warps", "num_stages", "descriptors", "parts", "inside"),
-    "emitter",
+    *("emitter", "static"),
 )
 """What a compiled cascade is made with, in order."""
 
@@ -53,6 +53,7 @@ def compile(
     parts: Mapping[str, int] | None = None,
     inside: tuple[str, ...] = (),
     emitter: str = "auto",
+    static: tuple[str, ...] = (),
 ) -> Compiled:
     """Return a callable that computes a cascade.
 
@@ -77,6 +78,9 @@ def compile(
         for a coordinate outside names no point; with it, one that breaks it reads foreign memory.
     emitter : ``tl`` writes kernels in Triton, for every target; ``gluon`` in Gluon, for sm_90, with
         warps that fetch and warps that compute; ``auto`` takes the faster one where both can be.
+    static : inputs that seldom change between calls, such as block masks and labels. Tables of
+        tiles and whatever else follows from them alone are kept, and made again after a write to
+        them that torch counts (``static.py``).
 
     With ``EINFALL_TUNE=quick`` the first call of a shape measures several partitions and keeps the
     fastest, also for later processes.
@@ -84,20 +88,22 @@ def compile(
     Raises
     ------
     BackendError : an unknown back end or emitter.
-    ShapeError : ``inside`` names what is no input.
+    ShapeError : ``inside`` or ``static`` names what is no input.
     """
-    for name in inside:
-        if name not in cascade.inputs:
-            raise ShapeError(
-                f"inside names inputs that hold coordinates; {name} is no input of {cascade.name} "
-                f"({', '.join(cascade.inputs)})"
-            )
+    promises = {"inside": "hold coordinates", "static": "seldom change"}
+    for (word, what), names in zip(promises.items(), (inside, static), strict=True):
+        for name in names:
+            if name not in cascade.inputs:
+                raise ShapeError(
+                    f"{word} names inputs that {what}; {name} is no input of {cascade.name} "
+                    f"({', '.join(cascade.inputs)})"
+                )
     if backend not in BACKENDS:
         raise BackendError(f"backend is one of {', '.join(BACKENDS)}; {backend!r} given")
     if emitter not in EMITTERS:
         raise BackendError(f"emitter is one of {', '.join(EMITTERS)}; {emitter!r} given")
     fixed = (num_warps, num_stages, descriptors, parts, inside, emitter)
-    return Compiled(cascade, backend, target, dict(tiles or {}), *fixed)
+    return Compiled(cascade, backend, target, dict(tiles or {}), *fixed, static=static)
 
 
 class Compiled:
@@ -116,13 +122,14 @@ class Compiled:
         inside: tuple[str, ...] = (),
         emitter: str = "auto",
         differentiable: bool = True,
+        static: tuple[str, ...] = (),
     ) -> None:
         self.declared, self.parts, self.inside = cascade, parts, inside
         self.differentiable = differentiable
         self.gradients: dict[Any, Gradient] = {}
         self._backward: Compiled | None = None
         self.num_warps, self.num_stages = num_warps, num_stages
-        self.descriptors, self.emitter = descriptors, emitter
+        self.descriptors, self.emitter, self.static = descriptors, emitter, static
         self.backend, self.target, self.tiles = backend, target, tiles
         self.declaration = str(cascade) if differentiable else ""
         chosen = (
@@ -135,6 +142,7 @@ class Compiled:
             parts,
             inside,
             emitter,
+            static,
         )
         self.options = json.dumps(dict(zip(OPTIONS, chosen, strict=True)))
         self._ready: dict[Any, Ready] = {}
@@ -211,6 +219,7 @@ class Compiled:
             self.descriptors,
             parts=self.parts if forward else None,
             inside=tuple(n for n in self.inside if n in cascade.inputs),
+            static=tuple(n for n in self.static if n in cascade.inputs),
             emitter=self.emitter if forward or self.emitter == "tl" else "auto",
             differentiable=False,
         )
@@ -291,6 +300,7 @@ class Compiled:
             num_stages=self.num_stages,
             descriptors=self.descriptors,
             inside=self.inside,
+            static=self.static,
             emitter=self._emitter(goal),
             overlap=overlapping(goal),
             choice=choice,

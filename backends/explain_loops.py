@@ -9,6 +9,7 @@ from ..ir.domain import Domain, Walk
 from ..ir.mapping import MappedKernel, Traversal
 from ..ir.show import show_expression
 from ..ir.streaming import Field
+from .explain_points import made_when
 from .explain_visits import Facts, visits
 
 
@@ -77,7 +78,7 @@ class LoopExplanation:
     on partial tiles. exact : False where every tile is tested. lists : those that are walked after
     that. tiles : None, with the reason in ``open``, where they could not be counted.
     table : ``""``, or when the tiles that have points are listed by a kernel: ``once`` for equal
-    sizes and parameters, or at each ``call``.
+    sizes and parameters, ``kept`` until a static input changes, or at each ``call``.
     """
 
     rank: str
@@ -126,7 +127,7 @@ def explain_loop(kernel: MappedKernel, traversal: Traversal, facts: Facts) -> Lo
         ),
         reason,
         tuple(explain_list(x) for x in traversal.walks),
-        "" if domain.table is None else "once" if domain.table.fixed else "call",
+        "" if domain.table is None else made_when(domain.table, facts.static),
     )
 
 

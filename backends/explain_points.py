@@ -28,7 +28,7 @@ class PointsStored:
 
 
 def points_stored(
-    cascade: Cascade, mapping: Mapping, facts: Facts, static: tuple[str, ...] = ()
+    cascade: Cascade, mapping: Mapping, facts: Facts
 ) -> tuple[PointsStored, ...] | None:
     """Return what decides about points, inputs first; None where no filter does.
 
@@ -49,7 +49,7 @@ def points_stored(
         size = None if shape is None else int(facts.bytes_of(tensor, prod(shape)))
         found.append(PointsStored(tensor, facts.dtypes.get(tensor, ""), size, "input"))
     for kernel in mapping.kernels:
-        found += [x for x in tables_of(kernel, facts, static) if x not in found]
+        found += [x for x in tables_of(kernel, facts) if x not in found]
     return tuple(found)
 
 
@@ -65,7 +65,7 @@ def filters_of(filter: Expression | None, body: Expression) -> list[Expression]:
     return found
 
 
-def tables_of(kernel: MappedKernel, facts: Facts, static: tuple[str, ...]) -> list[PointsStored]:
+def tables_of(kernel: MappedKernel, facts: Facts) -> list[PointsStored]:
     """Return the tables of tiles that are made for a kernel's loops."""
     found = []
     for traversal in kernel.traversals:
@@ -80,10 +80,14 @@ def tables_of(kernel: MappedKernel, facts: Facts, static: tuple[str, ...]) -> li
             many = prod(facts.sizes[r] for r in outer)
             many *= prod(-(-facts.sizes[r] // tiles[r]) for r in rows)
             size = 4 * many * (-(-facts.sizes[rank] // tiles[rank]) + 2)
-        read = {x.tensor for y in expressions(table) for x in walk(y) if isinstance(x, Access)}
-        kept = "kept" if read <= set(static) else "call"
-        found.append(PointsStored(table.name, "int32", size, "once" if table.fixed else kept))
+        found.append(PointsStored(table.name, "int32", size, made_when(table, facts.static)))
     return found
+
+
+def made_when(table: Table, static: tuple[str, ...]) -> str:
+    """Return when a table is made: ``once``, again when ``static`` inputs change, or each call."""
+    read = {x.tensor for y in expressions(table) for x in walk(y) if isinstance(x, Access)}
+    return "once" if table.fixed else "kept" if read <= set(static) else "call"
 
 
 def expressions(table: Table) -> list[Expression]:

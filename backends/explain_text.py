@@ -20,6 +20,13 @@ WIDTH = 100
 SCATTERED = 2.0
 """Points computed for each that exists, above which an explanation warns."""
 
+LISTED = {
+    "once": "once for equal sizes and parameters",
+    "kept": "again only when a tensor that it follows changes",
+    "call": "at each call",
+}
+"""When a table of tiles is made."""
+
 
 def text(x: Explanation) -> str:
     """Return the explanation as lines of at most 100 columns."""
@@ -199,7 +206,7 @@ def visited(loop: LoopExplanation) -> Iterator[str]:
     if not loop.ranges and not loop.lists:
         yield "  visits nothing: no point exists"
     if loop.table:
-        often = {"once": "once for equal sizes and parameters", "call": "at each call"}[loop.table]
+        often = LISTED[loop.table]
         yield f"  of these, tiles without points are left out: a table lists the others, {often}"
         yield "    full tiles are walked first, and carry no test"
     if loop.test is not None:
@@ -230,12 +237,7 @@ def points(found: tuple[PointsStored, ...]) -> Iterator[str]:
         yield "filters alone say it: no mask is stored, 0 bytes"
     for x in found:
         much = "an open number of bytes" if x.bytes is None else quantity(x.bytes, "B")
-        how = {
-            "input": "an input",
-            "once": "listed once for equal sizes and parameters",
-            "kept": "listed again only when a tensor that it follows changes",
-            "call": "listed at each call",
-        }[x.origin]
+        how = "an input" if x.origin == "input" else f"listed {LISTED[x.origin]}"
         yield f"{x.tensor}, {x.dtype}, {much}: {how}"
 
 

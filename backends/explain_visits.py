@@ -74,13 +74,17 @@ class Visits:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known when work is counted: sizes, parameters, dtypes in memory, shapes, values."""
+    """What is known when work is counted: sizes, parameters, dtypes in memory, shapes, values.
+
+    static : inputs that seldom change.
+    """
 
     sizes: Mapping[str, int]
     parameters: Mapping[str, Scalar]
     dtypes: Mapping[str, str]
     shapes: Mapping[str, tuple[int, ...]]
     tensors: Mapping[str, Any]
+    static: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, lowered: Lowered, sizes: Mapping[str, int], tensors: Mapping[str, Any]) -> Facts:
@@ -99,7 +103,8 @@ class Facts:
         shapes |= {t: numpy.shape(x) for t, x in tensors.items()}
         defaults = {n: v for n, v in cascade.parameters if v is not None}
         dtypes = {**known.dtypes, **dict(mapping.dtypes)}
-        return cls(sizes, {**defaults, **known.parameters}, dtypes, shapes, tensors)
+        values = {**defaults, **known.parameters}
+        return cls(sizes, values, dtypes, shapes, tensors, known.static)
 
     def missing(self, kernel: MappedKernel) -> tuple[str, ...]:
         """Return the ranks of a kernel whose size is open."""

@@ -24,6 +24,7 @@ from .dispatch import Launch, dispatcher, quickened
 from .kept import Kept, behind, keep
 from .memory import New, Piece, buffer_shape, contiguous_strides, new, piece
 from .parts import processors_of
+from .static import Made, Static, lasting
 from .triton import launch_options, load, triton
 from .triton_arguments import check_parameters, check_tensors
 from .triton_boxes import Maker, box_maker
@@ -70,6 +71,7 @@ class Plan:
     outputs: tuple[str, ...]
     given: tuple[tuple[str, int], ...] = ()
     mapping: Mapped | None = None
+    static: tuple[str, ...] = ()
     ready: dict[Any, Ready] = field(default_factory=dict, compare=False, repr=False)
     tables: dict[Any, Kept] = field(default_factory=dict, compare=False, repr=False)
 
@@ -104,6 +106,21 @@ class Plan:
 
         It takes the tensors alone, of the same shapes, strides, dtypes and device, unchecked.
         """
+        lasts = lasting(self.kernels, self.static, self.outputs) if self.static else frozenset()
+        if not lasts:
+            made = self.made(tensors, parameters, lasts)
+            return Prepared(made.run, made.quicken)
+        places = [k for k, name in enumerate(self.cascade.inputs) if name in self.static]
+        kept = Static(places, lambda *given: self.made(given, parameters, lasts))
+        return Prepared(kept.run, kept.quicken)
+
+    def made(
+        self,
+        tensors: tuple[torch.Tensor, ...],
+        parameters: Mapping[str, Scalar],
+        lasts: frozenset[str],
+    ) -> Made:
+        """Return how tensors like these are answered; kernels that last run only when asked to."""
         device = check_tensors(self.cascade, tensors)
         values = check_parameters(self.cascade, parameters)
         inputs = dict(zip(self.cascade.inputs, tensors, strict=True))
@@ -120,6 +137,8 @@ class Plan:
         slots = {name: slot for slot, name in enumerate(inputs)}
         made: list[New | torch.Tensor] = []
         running: list[tuple[Kernel, int]] = []
+        filling: list[tuple[Kernel, int]] = []
+        lasting_slots = dict(slots)
         between: dict[str, Piece] = {}
         held = 0
         kept: list[Kept] = []
@@ -131,33 +150,44 @@ class Plan:
                     shapes[buffer.tensor], strides[buffer.tensor] = tensor.shape, tensor.stride()
                     slots[buffer.tensor] = len(slots)
                     made.append(tensor)
+                    lasting_slots[buffer.tensor] = len(lasting_slots)
                 continue
+            if kernel.name in lasts:
+                filling += [(kernel, programs)] if programs else []
             for buffer in kernel.writes:
                 if buffer.tensor in shapes:
                     continue  # written in part by an earlier kernel
                 shape = buffer_shape(buffer, sizes)
                 shapes[buffer.tensor], strides[buffer.tensor] = shape, contiguous_strides(shape)
-                if buffer.tensor in self.outputs or programs == 0:
+                if kernel.name in lasts:
+                    slots[buffer.tensor] = len(slots)
+                    lasting_slots[buffer.tensor] = len(lasting_slots)
+                    made.append(new(buffer, shape, device, written=programs > 0).make())
+                elif buffer.tensor in self.outputs or programs == 0:
                     slots[buffer.tensor] = len(slots)
                     made.append(new(buffer, shape, device, written=programs > 0))
                 else:
                     between[buffer.tensor] = place = piece(buffer, shape, held)
                     held += -(-place.size // PLACE) * PLACE
-            if programs:
+            if programs and kernel.name not in lasts:
                 running.append((kernel, programs))
         if between:
             made.append(New((held,), torch.uint8, device))
         slots |= {tensor: len(slots) + k for k, tensor in enumerate(between)}
-        launches = [
-            Launch(
-                load(kernel),
-                resident(kernel, programs, device),
-                *fill(kernel, slots, shapes, strides, sizes, values),
-                launch_options(kernel),
-                boxes(kernel, slots, dtypes, shapes, strides),
-            )
-            for kernel, programs in running
-        ]
+
+        def launched(work: list[tuple[Kernel, int]], slots: dict[str, int]) -> list[Launch]:
+            return [
+                Launch(
+                    load(kernel),
+                    resident(kernel, programs, device),
+                    *fill(kernel, slots, shapes, strides, sizes, values),
+                    launch_options(kernel),
+                    boxes(kernel, slots, dtypes, shapes, strides),
+                )
+                for kernel, programs in work
+            ]
+
+        launches = launched(running, slots)
         wanted = [slots[name] for name in self.outputs]
         pieces = tuple(between.values())
 
@@ -171,7 +201,9 @@ class Plan:
             return None if found is None else around(found)
 
         run = around(ready(made, dispatcher(launches, pieces, device), wanted))
-        return Prepared(guarded(run, device), quicken)
+        there = [x for x in made if isinstance(x, torch.Tensor)]
+        refill = ready(there, dispatcher(launched(filling, lasting_slots), (), device), [0])
+        return Made(guarded(run, device), quicken, guarded(around(refill), device))
 
     def fixed(
         self,
@@ -207,12 +239,14 @@ def plan(
     outputs: Sequence[str] | None = None,
     given: Mapping[str, int] | None = None,
     mapping: Mapped | None = None,
+    static: tuple[str, ...] = (),
 ) -> Plan:
     """Return the plan that runs ``kernels`` in order and returns ``outputs``.
 
     outputs : tensor names; the cascade's outputs if None.
     given : sizes of ranks that no argument's shape tells, or that the kernels fix.
     mapping : what the kernels were made from, which may have ranks of its own.
+    static : inputs that seldom change: what follows from them alone is kept until they do.
 
     Raises
     ------
@@ -241,7 +275,7 @@ def plan(
             raise VerificationError(
                 f"no kernel of {cascade.name} writes its output {name}; please report this"
             )
-    return Plan(tuple(kernels), cascade, wanted, tuple((given or {}).items()), mapping)
+    return Plan(tuple(kernels), cascade, wanted, tuple((given or {}).items()), mapping, static)
 
 
 def ready(

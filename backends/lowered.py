@@ -44,7 +44,8 @@ class Lowered:
 
     def plan(self) -> Plan:
         """Return the launch plan of these kernels."""
-        return plan(self.kernels, self.cascade, mapping=self.mapping)
+        static = self.known.static
+        return plan(self.kernels, self.cascade, mapping=self.mapping, static=static)
 
     def explain(self) -> Any:
         """Say how often each input is walked and why, what is kept, skipped and spent."""

@@ -153,7 +153,8 @@ def _function(declaration: str, options: str) -> Compiled:
     from .compile import Compiled
 
     given = json.loads(options)
-    return Compiled(_cascade(declaration), **{**given, "inside": tuple(given["inside"])})
+    promised = {name: tuple(given[name]) for name in ("inside", "static")}
+    return Compiled(_cascade(declaration), **{**given, **promised})
 
 
 @lru_cache(maxsize=KNOWN)

@@ -60,6 +60,7 @@ class Known:
     descriptors : whether descriptors are used where they may be (None: where they pay).
     parts : streamed ranks that are reduced in parts side by side, and in how many (0: the launcher
         chooses).
+    static : inputs that seldom change; what follows from them alone is kept between calls.
     overlap : whether a kernel may be launched while the one before it still runs, and wait inside.
     """
 
@@ -78,6 +79,7 @@ class Known:
     parts: Mapping[str, int] = field(default_factory=dict)
     emitter: str = "tl"
     overlap: bool = False
+    static: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
