@@ -17,6 +17,7 @@ from ..passes.keep import Gradient
 from ..passes.pipeline import Known
 from .arguments import DESCRIBING, aligned_inputs, as_torch, known_of, lowering_key, own_target
 from .autograd import with_gradient
+from .explain_parts import parts_known
 from .interpreter import interpret
 from .latest import Latest
 from .launch import READY_LIMIT, Plan, Prepared, Ready
@@ -315,7 +316,11 @@ class Compiled:
                 lowered.mapping, {**known.sizes, **made}, processors_of(), known.parameters
             )
             if found:
-                lowered = self._lower(replace(known, parts=found))
+                split = self._lower(replace(known, parts=found))
+                # with states kept between kernels tiles are others, of which there may be enough
+                sides = parts_known(split, known.sizes)[0]
+                if any(sides.get(c.part, 2) > 1 for c in split.mapping.cuts):
+                    lowered = split
         self._latest = lowered
         return lowered
 

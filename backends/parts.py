@@ -19,7 +19,7 @@ from ..ir.mapping import Cut, MappedKernel
 from ..ir.mapping import Mapping as Mapped
 from ..ir.scalar import scalar
 from ..passes.domain_known import first, last
-from ..passes.partition import operands
+from ..passes.state_traffic import least_tiles
 from ..passes.walked_span import differences
 
 PROCESSORS = 132
@@ -29,10 +29,11 @@ SHORTEST = 512
 """Coordinates below which a rank is not worth a second kernel."""
 
 
-def tiles_of_part(tiles: int, programs: int, slots: int) -> int:
+def tiles_of_part(tiles: int, programs: int, slots: int, least: int = 1) -> int:
     """Return how many tiles of a streamed rank one part has, of ``tiles`` in all.
 
-    ``programs`` is the number of programs without parts, ``slots`` how many run at a time. The
+    ``programs`` is the number of programs without parts, ``slots`` how many run at a time, and no
+    part has fewer tiles than ``least``, beyond which states move more than the walk does. The
     model counts tiles along the busiest slot: waves of programs, each as long as a part and one
     tile more for its beginning, and two tiles for the merge. Of the numbers of parts within an
     eighth of the best the smallest is taken.
@@ -43,7 +44,7 @@ def tiles_of_part(tiles: int, programs: int, slots: int) -> int:
         waves = -(-programs * -(-tiles // length) // slots)
         return waves * (length + 1) + (2 if parts > 1 else 0)
 
-    most = max(1, min(tiles, 4 * slots // max(programs, 1)))
+    most = max(1, min(tiles // least, 4 * slots // max(programs, 1)))
     best = min(map(steps, range(1, most + 1)))
     parts = next(n for n in range(1, most + 1) if 8 * steps(n) <= 9 * best)
     return -(-tiles // parts)
@@ -68,7 +69,7 @@ def with_parts(
             apart = {**found, cut.part: 1}
             walking = [k for k in kernels if any(g.rank == cut.part for g in k.grid)]
             count = max(count_programs(k, apart) for k in walking)
-            length = tiles_of_part(tiles, count, processors * cut.residents)
+            length = tiles_of_part(tiles, count, processors * cut.residents, cut.least)
         values[cut.step] = length * cut.tile
         found[cut.part] = cut.parts or -(-tiles // length)
         if cut.extent is not None:
@@ -84,8 +85,8 @@ def worth_parts(
 ) -> dict[str, int]:
     """Return the streamed ranks that are better reduced in parts (each with 0: as many as fit).
 
-    They are where programs would leave multiprocessors idle, and where storing the parts' states
-    moves no more than walking the rank does: few rows, as in decoding.
+    They are where programs would leave multiprocessors idle, and where parts can be so long that
+    storing their states moves no more than walking them does: few rows, as in decoding.
     """
     found: dict[str, int] = {}
     for kernel in mapping.kernels:
@@ -99,9 +100,8 @@ def worth_parts(
                 continue
             tiles = -(-length // kernel.partition(rank).tile)
             slots = processors * kernel.residents
-            parts = -(-tiles // tiles_of_part(tiles, programs(kernel, sizes), slots))
-            share = length / sizes[rank]
-            if parts > 1 and moved(kernel, parts, sizes) <= share * walked(kernel, rank, sizes):
+            least = least_tiles(kernel, rank, sizes)
+            if tiles_of_part(tiles, programs(kernel, sizes), slots, least) < tiles:
                 found[rank] = 0
     return found
 
@@ -121,20 +121,6 @@ def walked_length(
     stretches = differences(replace(ranges[0], begin=begin, end=end))
     found = (scalar(x, sizes, parameters) for x in stretches)
     return max(1, min([sizes[rank], *(int(n) for n in found if n is not None)]))
-
-
-def moved(kernel: MappedKernel, parts: int, sizes: Mapping[str, int]) -> int:
-    """Return the bytes of the states of all parts, in float32, written once and read once."""
-    fields = kernel.traversals[0].streaming.fields
-    elements: int = sum(prod(sizes.get(r, 1) for r in f.ranks) for f in fields)
-    return 8 * parts * elements
-
-
-def walked(kernel: MappedKernel, rank: str, sizes: Mapping[str, int]) -> int:
-    """Return the bytes of the tensors that have a rank, taken for two bytes an element."""
-    spans = {(t, frozenset(ranks)) for t, ranks in operands(kernel) if rank in ranks}
-    elements: int = sum(prod(sizes.get(r, 1) for r in ranks) for _, ranks in spans)
-    return 2 * elements
 
 
 def programs(kernel: MappedKernel, sizes: Mapping[str, int]) -> int:

@@ -273,7 +273,7 @@ def parts(cut: Cut, lowered: Lowered) -> Iterator[str]:
     yield from lay_out(f"    programs = {' * '.join(counts) or '1'}")
     device = f"{lowered.cascade.inputs[0]}.device"
     yield f"    slots = {cut.residents} * processors_of({device})"
-    yield f"    {cut.step} = tiles_of_part(tiles, programs, slots) * {cut.tile}"
+    yield f"    {cut.step} = tiles_of_part(tiles, programs, slots, {cut.least}) * {cut.tile}"
     yield f"    size_{cut.part} = -(-tiles * {cut.tile} // {cut.step}){more}"
 
 

@@ -80,7 +80,7 @@ class Cut:
     ``step``; None where the whole rank is walked. ``states`` hold the parts' states between the
     kernel that walks the rank and the one that merges.
     tile : the widest tile of the rank. residents : programs that one multiprocessor runs at a time.
-    parts : how many the user wants; 0: the launcher's rule.
+    parts : how many the user wants; 0: the launcher's rule. least : tiles of a part, at least.
     """
 
     rank: str
@@ -90,6 +90,7 @@ class Cut:
     tile: int = 1
     residents: int = 1
     parts: int = 0
+    least: int = 1
     extent: Expression | None = None
 
 

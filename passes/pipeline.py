@@ -40,6 +40,7 @@ from .split_rank import split_groups
 from .split_selections import split_selections, twin_sizes
 from .split_sums import split_sums
 from .stabilise import stabilise
+from .state_traffic import least_tiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +228,7 @@ def attempt(
             if not square and squares(whole, groups, known.sizes):
                 continue
             kernels, packed = cut_groups(whole, groups, known, dtypes, shapes, cuts)
-            return whole, cut_tiles(cuts, kernels), groups, (kernels, packed)
+            return whole, cut_tiles(cuts, kernels, packed, known), groups, (kernels, packed)
         except BackendError as error:
             refusal = refusal or error
     assert refusal is not None
@@ -310,13 +311,18 @@ def unpacked(condition: Expression | None, packed: Packed) -> Expression | None:
     return None if condition is None else substitute(condition, dict(packed.back))
 
 
-def cut_tiles(cuts: tuple[Cut, ...], kernels: list[MappedKernel]) -> tuple[Cut, ...]:
+def cut_tiles(
+    cuts: tuple[Cut, ...], kernels: list[MappedKernel], packed: list[Packed], known: Known
+) -> tuple[Cut, ...]:
     """Say of every cut how wide its rank's tiles are and how many programs run side by side."""
     found = []
+    sizes = {**known.sizes, **{r: n for p in packed for r, n in p.sizes.items()}}
     for cut in cuts:
         walking = [k for k in kernels if dict(k.roles).get(cut.part) == "grid"]
         tile = max(k.partition(cut.rank).tile for k in walking)
-        found.append(replace(cut, tile=tile, residents=min(k.residents for k in walking)))
+        least = max(least_tiles(k, cut.rank, sizes) for k in walking)
+        beside = min(k.residents for k in walking)
+        found.append(replace(cut, tile=tile, residents=beside, least=least))
     return tuple(found)
 
 

@@ -14,6 +14,7 @@ import einfall
 from einfall import examples
 from einfall.backends.aot import check, compile_ahead
 from einfall.backends.explain_parts import parts_known
+from einfall.backends.lowered import Lowered
 from einfall.backends.parts import tiles_of_part
 
 from .kernel_cases import (
@@ -108,7 +109,7 @@ def test_saved_kernels_choose_their_parts(tmp_path: Path) -> None:
     sizes = {"e": 16, "f": 16, "h": 4, "m": 4096, "b": 1}
     path = f.lower(sizes=sizes, dtypes={"length": "int32"}, dtype="float32").save(tmp_path / "x.py")
     text = path.read_text()
-    assert "tiles_of_part(tiles, programs, slots)" in text
+    assert "tiles_of_part(tiles, programs, slots, 1)" in text
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     run = subprocess.run(
         [sys.executable, str(path)], env=environment, capture_output=True, text=True, check=False
@@ -160,3 +161,23 @@ def test_few_coordinates_are_not_worth_parts_however_long_their_rank() -> None:
     saved = f.lower(Q, K, K, W=4096)
     sizes, values = parts_known(saved, saved.known.sizes)
     assert 2 <= sizes["m_part"] <= 65 and 4096 <= (sizes["m_part"] - 1) * values["m_step"] < 8192
+
+
+def test_parts_are_so_long_that_their_states_move_no_more_than_they_walk() -> None:
+    """128 rows of 512 numbers, against 576 numbers a key: 8 tiles of 64 keys, and not all of them.
+
+    Where tiles of rows alone fill the machine one kernel is left.
+    """
+    f = einfall.compile(examples.mla_decode, backend="triton", target="sm_90")
+
+    def lower(batch: int, keys: int) -> Lowered:
+        shapes = ((batch, 128, 512), (batch, 128, 64), (batch, keys, 512), (batch, keys, 64))
+        tensors = [torch.empty(s, dtype=torch.float16, device="meta") for s in shapes]
+        length = torch.empty(batch, dtype=torch.int32, device="meta")
+        return f.lower(*tensors, length)
+
+    few = lower(1, 2048)
+    sizes, values = parts_known(few, few.known.sizes)
+    assert few.mapping.cuts[0].least == 8
+    assert (sizes["m_part"], values["m_step"]) == (4, 512)
+    assert len(lower(32, 2048).kernels) == 1
