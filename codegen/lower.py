@@ -279,7 +279,8 @@ class Lowering(Selections):
                 values |= dict.fromkeys(self.frames, FINITE)  # these are guarded
                 for access in self.streamed_inputs(traversal):
                     # a cut load holds 0 where the rank has ended, not where only a filter cuts
-                    values[access] = ZERO if condition is None else FINITE
+                    endless = access.tensor in self.kernel.infinite
+                    values[access] = ZERO if condition is None else UNKNOWN if endless else FINITE
                 for e in alike:
                     inner = e.body.body if isinstance(e.body, Reduce) else e.body
                     kept = abstract(inner, values, obviously_positive)

@@ -28,6 +28,7 @@ from ..ir.expression import (
 )
 from ..ir.selection import WHOLE, find_count, list_rank, selections
 from .align import aligned
+from .facts import pointwise
 from .segments import part_ranks
 from .walk_lists import is_member
 
@@ -231,7 +232,7 @@ def plan_target(
                     f"only ranks of a known size up to {RESIDENT_LIMIT}: give the sizes, or write "
                     "the reductions one after the other"
                 )
-        cut |= repeated
+        cut |= summed_up(repeated, slice, target)
     ranks = dict.fromkeys(r for e in slice for r in ranks_in(e))
     one = streamed[0] if streamed else None
     segments = part_ranks(slice).get(one, ()) if one is not None else ()
@@ -318,6 +319,30 @@ def statistics(
     return found
 
 
+def summed_up(repeated: set[str], slice: tuple[Einsum, ...], target: str) -> set[str]:
+    """Return what crosses memory in place of several results that one number is made of.
+
+    ``L[p] = G[p] + log(D[p])``, if nothing else there reads G or D: it is made once, where they
+    are, and read in place of both.
+    """
+    for einsum in reversed(slice):
+        plain = einsum.filter is None and pointwise(einsum.body)
+        if not plain or einsum.name in (*repeated, target):
+            continue
+        ahead = tuple(e for e in slice if e.name not in repeated)
+        own = closure_reads(einsum, ahead)
+        own |= repeated & {r for e in ahead if e.name in {*own, einsum.name} for r in e.reads}
+        covered = [e for e in slice if e.name in own & repeated]
+        outside = [e for e in slice if e.name not in own and e is not einsum]
+        small = any(set(einsum.ranks) <= set(e.ranks) for e in covered)
+        behind = closure_reads_of(covered, slice)
+        outside = [e for e in outside if e.name not in behind]
+        if len(covered) < 2 or not small or any(own & set(e.reads) for e in outside):
+            continue
+        return summed_up((repeated - own) | {einsum.name}, slice, target)
+    return repeated
+
+
 def closure(
     target: str, writers: Mapping[str, Einsum], order: Mapping[str, int], cut: set[str]
 ) -> tuple[Einsum, ...]:
@@ -358,6 +383,11 @@ def closure_reads(einsum: Einsum, slice: tuple[Einsum, ...]) -> set[str]:
                 needed.add(name)
                 front.append(name)
     return needed
+
+
+def closure_reads_of(einsums: list[Einsum], slice: tuple[Einsum, ...]) -> set[str]:
+    """Return some einsums of a slice with all that they are made of."""
+    return {n for e in einsums for n in (e.name, *closure_reads(e, slice))}
 
 
 def long_reduced(einsum: Einsum, short: frozenset[str]) -> tuple[str, ...]:

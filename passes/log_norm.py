@@ -17,7 +17,7 @@ from .facts import plain_writers, pointwise
 from .product import Factor, Term, factors, terms, write_sum
 
 
-def log_norm(cascade: Cascade) -> Cascade:
+def log_norm(cascade: Cascade, *, beyond: bool = False) -> Cascade:
     """Divide exponentials by their sum inside the exponent.
 
     ::
@@ -38,6 +38,9 @@ def log_norm(cascade: Cascade) -> Cascade:
     One number for each row then says all that must be known of it to compute A from S again. Where
     the cascade computes that number anyway, it is read.
 
+    With ``beyond``, quotients alone are rewritten that are only summed over rows, as the columns
+    of ``C[m] = sum[p](A[p, m])``: another walk makes them, when the rows' sums are known.
+
     Requires: a flat cascade. Keeps: every output's value up to rounding; where points exist. The
     sum takes in every point of the numerator, with other exponentials at most, so it is above 0
     wherever a quotient exists.
@@ -50,7 +53,7 @@ def log_norm(cascade: Cascade) -> Cascade:
     einsums: list[Einsum] = []
     for einsum in cascade.einsums:
         found = _rewritten(einsum, cascade, writers)
-        if found is None:
+        if found is None or beyond and not _beyond(einsum, set(found[2].ranks), cascade):
             einsums.append(einsum)
             continue
         rest, norm, at, inner = found
@@ -86,6 +89,24 @@ class _At:
 
     def __call__(self, name: str) -> Access:
         return Access(name, self.coordinates)
+
+    @property
+    def ranks(self) -> tuple[str, ...]:
+        """The ranks of the coordinates."""
+        return tuple(r for c in self.coordinates for r in free_ranks(c))
+
+
+def _beyond(einsum: Einsum, rows: set[str], cascade: Cascade) -> bool:
+    """Whether all that is made of a tensor reduces over one of the rows' ranks."""
+    readers = [e for e in cascade.einsums if einsum.name in e.reads]
+    if einsum.name in cascade.outputs or not readers:
+        return False
+    return all(
+        bool(rows - set(e.ranks))
+        if isinstance(e.body, Reduce)
+        else pointwise(e.body) and _beyond(e, rows, cascade)
+        for e in readers
+    )
 
 
 def _rewritten(

@@ -12,7 +12,16 @@ from math import prod
 
 from ..ir.cascade import Einsum
 from ..ir.errors import BackendError, PassError
-from ..ir.expression import Access, Apply, Expression, Parameter, RankVariable, Reduce, walk
+from ..ir.expression import (
+    Access,
+    Apply,
+    Expression,
+    Parameter,
+    RankVariable,
+    Reduce,
+    free_ranks,
+    walk,
+)
 from ..ir.mapping import MappedKernel, Partition
 from ..ir.streaming import Field
 
@@ -248,6 +257,10 @@ def candidates(
             if kept_in_rows(kernel, 64) > 96 * 128:
                 yield (64, 64, 4, 1)
             yield (64, 64, 4, 2)
+        if thin(kernel):
+            # measured on an H100, 16384 x 16384 of 128 features, half of the points: 17 % before
+            # 64 x 64, for what a program loads serves more rows
+            yield (128, 128, 4, 2)
         # measured on an H200 (docs/benchmarks): two small programs on a multiprocessor overlap
         # one's products with the other's exponentials, which one large program cannot
         if narrow(kernel) and kernel.described:
@@ -276,6 +289,16 @@ def twofold(kernel: MappedKernel) -> bool:
         if isinstance(x, Einsum) and isinstance(x.body, Reduce) and contracts(x)
     }
     return len(summed) > 1
+
+
+def thin(kernel: MappedKernel) -> bool:
+    """Whether a program keeps one number a row, or a few, and sums them in a fixed frame."""
+    fields = [f for t in kernel.traversals for f in t.streaming.fields]
+    static = dict(kernel.static)
+    return bool(fields) and all(
+        f.transport is None and f.reducer == "sum" and not static.keys() & set(f.ranks)
+        for f in fields
+    )
 
 
 def kept_in_rows(kernel: MappedKernel, rows: int) -> int:
@@ -341,7 +364,12 @@ def fits(
     folded = [x for x in kernel.einsums() if folds(x, width)]
     transient = max((elements(all_ranks(x)) for x in folded), default=0)
     # what is folded but stands under no name is a tile beside the one that it is made of
-    unnamed = [x for x in folded if not isinstance(folded_body(x), Access)]
+    unnamed = [
+        x
+        for x in folded
+        if not isinstance(folded_body(x), Access)
+        and not (thin(kernel) and consumes(x, kernel, width))
+    ]
     beside = max((elements(all_ranks(x)) for x in unnamed), default=0)
     live = [
         elements(e.ranks)
@@ -354,6 +382,26 @@ def fits(
     if (kept + max(scores + beside, transient)) / threads > REGISTERS:
         return False
     return shared_bytes(kernel, cut, stages, dtypes, target) <= SHARED.get(target, 99) * 1024
+
+
+def consumes(item: Einsum | Field, kernel: MappedKernel, width: Mapping[str, int]) -> bool:
+    """Whether what an item folds may take the place of the tiles that it is made of."""
+    body = folded_body(item)
+    assert body is not None
+    used = {
+        x.tensor
+        for other in kernel.einsums()
+        if other is not item
+        for y in (other.lift if isinstance(other, Field) else other.body,)
+        for x in walk(y)
+        if isinstance(x, Access)
+    }
+    tiles = [
+        x.tensor
+        for x in walk(body)
+        if isinstance(x, Access) and sum(r in width for r in free_ranks(x)) > 1
+    ]
+    return bool(tiles) and not set(tiles) & used
 
 
 def shared_bytes(

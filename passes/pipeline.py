@@ -26,6 +26,7 @@ from .domain_table import name_tables
 from .fix_radices import fix_radices
 from .flatten import flatten
 from .inline import inline
+from .log_norm import log_norm
 from .map_kernels import map_kernel
 from .membership import expand_membership
 from .pack_rows import Packed, pack_rows
@@ -100,6 +101,7 @@ CASCADE_PASSES: tuple[tuple[str, Callable[[Cascade, Known], Cascade]], ...] = (
     ("simplify", lambda c, k: simplify(c, sizes=short_sizes(c, k))),
     ("split_concatenations", lambda c, k: split_concatenations(c)),
     ("reassociate", lambda c, k: reassociate(c, sizes=k.sizes)),
+    ("log_norm", lambda c, k: log_norm(c, beyond=True)),
     ("base_two", lambda c, k: base_two(c)),
     ("inline", lambda c, k: inline(c)),
     ("simplify", lambda c, k: simplify(c, sizes=short_sizes(c, k), extrema=True)),

@@ -118,6 +118,20 @@ def test_columns_take_a_second_walk_along_the_rows() -> None:
     assert torch.allclose(found.sum(-1), torch.tensor(40.0))
 
 
+def test_columns_read_one_number_a_row() -> None:
+    """The logarithm of a row's sum says all; it is made once, where the row is."""
+    cascade = declared("C[b, h, m] = sum[p](A[b, h, p, m])", "O, C")
+    f = einfall.compile(cascade, parts={"m": 1, "p": 1})
+    k = f.lower(sizes={"e": 128, "f": 128}, dtype="bfloat16", target="sm_80")
+    rows, columns = k.mapping.kernels
+    assert rows.writes == ("A_log", "O")
+    assert {*columns.reads} == {"Q", "K", "A_log"}
+    text = k.kernels[1].text.split('"""')[2]
+    assert "quotient" not in text and "log2" not in text
+    # what is loaded serves many rows, for nothing else fills the registers
+    assert k.kernels[1].tile_sizes == {"M0": 128, "P0": 128} and k.kernels[1].num_warps == 4
+
+
 def test_diagonals_are_walked_not_scattered() -> None:
     lines = """X[b, h, d: d < size(m)] = sum[p, m: p + size(m) - size(p) - m == d](A[b, h, p, m])"""
     tensors = qkv(40, 50)
