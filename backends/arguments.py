@@ -119,7 +119,7 @@ def lowering_key(cascade: Cascade, known: Known) -> Any:
         widths, exact, values, tuple(known.dtypes.items()), known.target,
         tuple(known.tiles.items()), known.described, known.descriptors,
         known.num_warps, known.num_stages, known.choice, tuple(known.parts.items()), known.inside,
-        known.emitter, known.overlap,
+        known.emitter, known.overlap, known.atomics,
     )  # fmt: skip
 
 

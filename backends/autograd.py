@@ -4,7 +4,7 @@ The first call with a combination of inputs that require a gradient derives the 
 (``passes/differentiate.py``) and compiles two cascades: the forward one, which returns what the
 gradient reads again besides its own outputs, and the gradient. Both run on the back end of the
 call, so that on the CPU gradients are computed in float64 by the interpreter. Nothing is added up
-by atomic operations: the same inputs give the same bits.
+by atomic operations, unless that was asked for: the same inputs give the same bits.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ BACKENDS = ("auto", "triton", "interpreter")
 EMITTERS = ("auto", "tl", "gluon")
 OPTIONS = (
     *("backend", "target", "tiles", "num_warps", "num_stages", "descriptors", "parts", "inside"),
-    *("emitter", "static"),
+    *("emitter", "static", "atomics"),
 )
 """What a compiled cascade is made with, in order."""
 
@@ -55,6 +55,7 @@ def compile(
     inside: tuple[str, ...] = (),
     emitter: str = "auto",
     static: tuple[str, ...] = (),
+    atomics: bool = False,
 ) -> Compiled:
     """Return a callable that computes a cascade.
 
@@ -82,6 +83,9 @@ def compile(
     static : inputs that seldom change between calls, such as block masks and labels. Tables of
         tiles and whatever else follows from them alone are kept, and made again after a write to
         them that torch counts (``static.py``).
+    atomics : whether programs may add to the same sums in memory, in whatever order they come. A
+        gradient then needs no kernel that makes the same products again, and is no longer the same
+        bits every time.
 
     With ``EINFALL_TUNE=quick`` the first call of a shape measures several partitions and keeps the
     fastest, also for later processes.
@@ -104,7 +108,8 @@ def compile(
     if emitter not in EMITTERS:
         raise BackendError(f"emitter is one of {', '.join(EMITTERS)}; {emitter!r} given")
     fixed = (num_warps, num_stages, descriptors, parts, inside, emitter)
-    return Compiled(cascade, backend, target, dict(tiles or {}), *fixed, static=static)
+    named: dict[str, Any] = {"static": static, "atomics": atomics}
+    return Compiled(cascade, backend, target, dict(tiles or {}), *fixed, **named)
 
 
 class Compiled:
@@ -124,6 +129,7 @@ class Compiled:
         emitter: str = "auto",
         differentiable: bool = True,
         static: tuple[str, ...] = (),
+        atomics: bool = False,
     ) -> None:
         self.declared, self.parts, self.inside = cascade, parts, inside
         self.differentiable = differentiable
@@ -131,6 +137,7 @@ class Compiled:
         self._backward: Compiled | None = None
         self.num_warps, self.num_stages = num_warps, num_stages
         self.descriptors, self.emitter, self.static = descriptors, emitter, static
+        self.atomics = atomics
         self.backend, self.target, self.tiles = backend, target, tiles
         self.declaration = str(cascade) if differentiable else ""
         chosen = (
@@ -144,6 +151,7 @@ class Compiled:
             inside,
             emitter,
             static,
+            atomics,
         )
         self.options = json.dumps(dict(zip(OPTIONS, chosen, strict=True)))
         self._ready: dict[Any, Ready] = {}
@@ -221,6 +229,7 @@ class Compiled:
             parts=self.parts if forward else None,
             inside=tuple(n for n in self.inside if n in cascade.inputs),
             static=tuple(n for n in self.static if n in cascade.inputs),
+            atomics=self.atomics,
             emitter=self.emitter if forward or self.emitter == "tl" else "auto",
             differentiable=False,
         )
@@ -304,6 +313,7 @@ class Compiled:
             static=self.static,
             emitter=self._emitter(goal),
             overlap=overlapping(goal),
+            atomics=self.atomics,
             choice=choice,
         )
         wanted = self.parts if parts is None else parts

@@ -18,7 +18,8 @@ from .gluon_boxes import box_of
 from .gluon_fetch import Fetcher
 from .gluon_order import RowsInOrder, TileInOrder
 from .gluon_rows import Rows, Work
-from .gluon_text import IMPORTS, PIECES, pieces
+from .gluon_shares import layout_line, shared_of
+from .gluon_text import ADDING, IMPORTED, IMPORTS, PIECES, pieces
 from .gluon_values import GluonPrinter, layout_name, layout_text
 from .kernel import Kernel
 from .layout import WIDTH, lay_out
@@ -63,7 +64,8 @@ class Function:
 
     def text(self) -> list[str]:
         """Return its lines."""
-        words, lines = list(self.parameters), list(self.lines)
+        typed = {"CONSUMER": "CONSUMER: gl.constexpr"}
+        words, lines = [typed.get(p, p) for p in self.parameters], list(self.lines)
         if self.bundled:
             numbered = "CONSUMER" in self.parameters
             words = [*(["CONSUMER: gl.constexpr"] if numbered else []), "given"]
@@ -139,7 +141,7 @@ class File:
 
     def visible(self, names: list[str]) -> list[str]:
         """Return names that are none of the file's own."""
-        own = {"gl", "float", "warpgroup_mma", "warpgroup_mma_wait", *self.constants()}
+        own = {"gl", "float", *IMPORTED, *self.constants()}
         return [n for n in dict.fromkeys(names) if n not in own and not is_layout(n)]
 
     def function(self, end: str, says: str, lines: list[str], outside: list[str]) -> Function:
@@ -184,6 +186,7 @@ class File:
             made[f"{name}_ring"] = boxes_in(self.box(load), "STAGES")
             made[f"{name}_full"] = "barriers(STAGES, 1)"
             made[f"{name}_empty"] = "barriers(STAGES, CONSUMERS)"
+        made |= shared_of(rows)
         for name in rows.boxes:
             if any(f"{name}_rows" in line for line in rows.lines):
                 made[f"{name}_rows"] = boxes_in(name, "CONSUMERS")
@@ -228,7 +231,8 @@ class File:
         layouts = {axes: None for p in printers for axes in p.layouts}
         names = {n: None for p in printers for n in p.pieces} | {"barriers": None}
         helpers = {n: None for p in printers for n in p.helpers}
-        lines = [*printers[0].docstring(), "", *IMPORTS.splitlines(), ""]
+        lines = [*printers[0].docstring(), ""]
+        lines += [*(ADDING.splitlines() if "add_box" in names else []), *IMPORTS.splitlines(), ""]
         constants = self.constants()
         body = "\n".join(x for f in functions for x in f.text())
         lines += [
@@ -236,7 +240,7 @@ class File:
             for name, value in constants.items()
             if re.search(rf"\b{name}\b", body) or name in ("STAGES", "ROWS", "CONSUMERS")
         ]
-        lines += self.layouts(layouts, body)
+        lines += self.layouts(layouts, body, printers[0])
         blocks = [
             re.sub(r"\btl\.", "gl.", HELPERS[n]).replace("@triton", "@gluon") for n in helpers
         ]
@@ -246,7 +250,9 @@ class File:
             lines += ["", "", *(x for line in function.text() for x in lay_out(line))]
         return "\n".join(x.rstrip() for x in lines) + "\n"
 
-    def layouts(self, axes: dict[tuple[str, ...], None], body: str) -> list[str]:
+    def layouts(
+        self, axes: dict[tuple[str, ...], None], body: str, printer: GluonPrinter
+    ) -> list[str]:
         """Return the definitions of the layouts, tiles ahead of the vectors along them."""
         rows, columns = self.plan.rows.name, self.plan.columns.name
         order = [a.name for a in self.nest.axes]
@@ -258,7 +264,7 @@ class File:
             left = f"LEFT_OF_{layout_name(x)}"
             if re.search(rf"\b{left}\b", body):
                 lines.append(f"{left} = gl.constexpr(gl.DotOperandLayout(0, {layout_name(x)}, 2))")
-        return lines
+        return [*lines, *(layout_line(printer, x) for x in self.plan.sections[0].shares)]
 
 
 def boxes_in(box: str, count: str) -> str:
@@ -270,7 +276,7 @@ def boxes_in(box: str, count: str) -> str:
 
 def is_layout(name: str) -> bool:
     """Whether a name is that of a layout."""
-    return name.startswith(("ALONG_", "LEFT_OF_")) or "_BY_" in name
+    return name.startswith(("ALONG_", "LEFT_OF_", "SHARE_OF_")) or "_BY_" in name
 
 
 def header(name: str, words: list[str]) -> list[str]:

@@ -59,7 +59,7 @@ class Fetcher(GluonPrinter):
         if not self.crew.persistent:
             self.add("step = 0")
         for phase in walk.phases:
-            order = in_order(self.plan, phase.sections[0])
+            order = in_order(self.plan, phase.sections[0], self.crew.consumers)
             walk.loop(phase)
             reads = [s.load for s in order if isinstance(s, Get)]
             self.fetch(reads, self.plan.columns.first, "step")

@@ -6,12 +6,14 @@ import re
 from collections.abc import Mapping
 
 from .gluon_rows import Rows
+from .gluon_shares import add_up, put, share_out
 from .gluon_values import GluonPrinter
 from .gluon_walk import word
-from .in_order import Free, Get, Issue, Wait, in_order
+from .in_order import Add, Free, Get, Issue, Meet, Put, Wait, in_order
 from .loop_nest import Dot, Load, Nest, Ref
+from .operands import bare
 from .positions import uses_coordinate
-from .schedule import Late, Schedule, Section, bare
+from .schedule import Late, Schedule, Section, Share
 
 
 class TileInOrder(GluonPrinter):
@@ -24,12 +26,25 @@ class TileInOrder(GluonPrinter):
         self.layouts, self.pieces, self.helpers = outer.layouts, outer.pieces, outer.helpers
         if any(uses_coordinate(s, self.columns) for s in section.work):
             self.add(f"{self.columns} = {plan.columns.first} + {plan.columns.rank}_row")
-        for s in in_order(plan, section):
+        for s in in_order(plan, section, self.crew.consumers):
             match s:
                 case Get(load=load):
                     self.get(load)
+                case Issue(product=Share() as share, part=part):
+                    self.add(share_out(self, share, part))
+                case Issue(product=Late() as late):
+                    self.late(late)
                 case Issue(product=product):
-                    self.late(product) if isinstance(product, Late) else self.early(product)
+                    assert isinstance(product, Dot)
+                    self.early(product)
+                case Put(share=share):
+                    for line in put(self, share):
+                        self.add(line)
+                case Meet():
+                    self.add("meet()")
+                case Add(share=share):
+                    for line in add_up(self, share, outer.boxes):
+                        self.add(line)
                 case Wait(pending=pending, done=done):
                     comma = "," if len(done) == 1 else ""
                     names = ", ".join(done)
@@ -95,6 +110,8 @@ class RowsInOrder(Rows):
             self.add("step += 1")
             self.depth -= 1
         self.add("")
+        if plan.sections[0].shares:
+            self.add("meet()")
         for held in plan.held:
             if self.crew.persistent and held.load is not None:
                 self.add(f"mbarrier.arrive({held.var.name}_empty.index(CONSUMER))")

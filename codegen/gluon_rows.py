@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from .gluon_boxes import BYTES, box_of, place
+from .gluon_boxes import box_of, place
 from .gluon_values import GluonPrinter
 from .gluon_walk import Phase, Walk, stay, word
 from .kernel import Argument
 from .layout import needed
 from .loop_nest import Cast, Dot, Load, Nest, Ref, Statement, Store, statements, value_axes
+from .operands import bare
 from .positions import uses_coordinate
-from .schedule import Held, Late, Schedule, Section, bare
+from .schedule import Held, Late, Schedule, Section
 
 
 class Work(GluonPrinter):
@@ -46,6 +47,7 @@ class Rows(GluonPrinter):
     def __init__(self, nest: Nest, plan: Schedule) -> None:
         super().__init__(nest, plan)
         self.boxes: dict[str, Argument] = {}
+        self.places: dict[str, str] = {}
         self.positions = positions(plan)
         self.header()
         start = len(self.lines)
@@ -274,7 +276,7 @@ class Rows(GluonPrinter):
                 dtype = self.dtypes[tensor]
                 text = self.broadcast(Cast(value, dtype), axes)
                 shape = f"[ROWS, {box.block[-1]}]"
-                if self.crew.persistent and len(self.boxes) == 1:
+                if self.crew.persistent and len(self.places) == 1:
                     self.add("tma.store_wait(0)")
                 self.add(f"{name}.index(CONSUMER).reshape({shape}).store({text})")
                 self.add("fence_async_shared()")
@@ -287,15 +289,17 @@ class Rows(GluonPrinter):
 
     def staging(self, tensor: str, box: Argument) -> str:
         """Return the shared memory from which rows are stored: that of an operand, if it fits."""
-        if self.crew.persistent:
-            return f"{box.name}_rows"  # the next tile's operand comes while these rows leave
-        taken = {b.tensor for b in self.boxes.values()}
-        for x in self.plan.held:
-            same = x.load is not None and BYTES[x.dtype] == BYTES.get(self.dtypes[tensor])
-            if same and x.dtype == self.dtypes[tensor] and not taken:
-                if self.axes[x.var.axes[1]].width == box.block[-1]:
-                    return f"{x.var.name}_rows"
-        return f"{box.name}_rows"
+        own = f"{box.name}_rows"
+        # in a program that stays the next tile's operand comes while these rows leave
+        for x in () if self.crew.persistent else self.plan.held:
+            same = x.load is not None and x.dtype == self.dtypes[tensor]
+            place = f"{x.var.name}_rows"
+            fits = self.axes[x.var.axes[1]].width == box.block[-1]
+            if same and fits and self.places.get(place, box.name) == box.name:
+                own = place
+                break
+        self.places[own] = box.name
+        return own
 
 
 def positions(plan: Schedule) -> list[int]:

@@ -13,6 +13,14 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )"""
 
+IMPORTED = ("fence_async_shared", "mbarrier", "tma", "warpgroup_mma", "warpgroup_mma_wait")
+"""The names that they bring."""
+
+ADDING = """\
+from triton._C.libtriton import ir
+from triton.experimental.gluon.language._core import builtin"""
+"""Imports of a file that adds to memory, for which Gluon has no function of its own."""
+
 PIECES: dict[str, str] = {
     "barriers": '''@gluon.jit
 def barriers(COUNT: gl.constexpr, ARRIVALS: gl.constexpr):
@@ -70,6 +78,23 @@ def pass_turn(CONSUMER: gl.constexpr):
         is_pure=False,
         pack=1,
     )''',
+    "meet": '''@gluon.jit
+def meet():
+    """Wait until every consumer has come here."""
+    gl.inline_asm_elementwise(
+        "bar.sync 8, 256; mov.b32 $0, 0;",
+        "=r,r",
+        [gl.to_tensor(0)],
+        dtype=gl.int32,
+        is_pure=False,
+        pack=1,
+    )''',
+    "add_box": '''@builtin
+def add_box(box, at, source, _semantic=None):
+    """Add a tile in shared memory to a box of a tensor; others may add to it at the same time."""
+    at = _semantic._convert_to_ir_values(at, require_i64=False)
+    kind = ir.DESCRIPTOR_REDUCE_KIND.ADD
+    _semantic.builder.create_async_tma_reduce(kind, box.handle, at, source.handle)''',
     "turn": '''@gluon.constexpr_function
 def turn(consumer):
     """The name of a consumer's barrier."""

@@ -157,7 +157,12 @@ def phases(sections: Iterable[Section]) -> list[Phase]:
 
 def alike(one: Section, other: Section) -> bool:
     """Whether the tiles of two sections are worked on alike."""
-    return (one.loop.cut, one.work, one.late) == (other.loop.cut, other.work, other.late)
+    return (one.loop.cut, one.work, one.late, one.shares) == (
+        other.loop.cut,
+        other.work,
+        other.late,
+        other.shares,
+    )
 
 
 def word(section: Section) -> str:

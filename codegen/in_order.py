@@ -18,7 +18,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from .loop_nest import Comment, Dot, Fold, Let, Load, Statement, Var, value_vars
-from .schedule import Late, Schedule, Section, bare
+from .operands import bare
+from .schedule import Late, Schedule, Section, Share
 from .signature import values
 
 
@@ -31,14 +32,34 @@ class Get:
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """Begin a product."""
+    """Begin a product; of what is shared out, that over the rows of consumer ``part``."""
 
-    product: Dot | Late
+    product: Dot | Late | Share
+    part: int = 0
 
     @property
     def result(self) -> Var:
         """The variable that holds the result."""
-        return self.product.var if isinstance(self.product, Dot) else self.product.accumulator
+        return self.product.accumulator if isinstance(self.product, Late) else self.product.var
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Lay an operand where every consumer's products may read it."""
+
+    share: Share
+
+
+@dataclass(frozen=True, slots=True)
+class Meet:
+    """Wait until every consumer has laid down its operands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    """Add a finished product to memory."""
+
+    share: Share
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +77,19 @@ class Free:
     load: Load
 
 
-Step = Get | Issue | Wait | Free | Statement
+Step = Get | Issue | Put | Meet | Add | Wait | Free | Statement
 
 
-def in_order(plan: Schedule, section: Section) -> tuple[Step, ...]:
-    """Return what is done for one tile of a section, in order."""
-    return Tile(plan, section).steps()
+def in_order(plan: Schedule, section: Section, consumers: int) -> tuple[Step, ...]:
+    """Return what one of so many consumers does for a tile of a section, in order."""
+    return Tile(plan, section, consumers).steps()
 
 
 class Tile:
     """The order of one tile, while it is made."""
 
-    def __init__(self, plan: Schedule, section: Section) -> None:
-        self.plan, self.section = plan, section
+    def __init__(self, plan: Schedule, section: Section, consumers: int) -> None:
+        self.plan, self.section, self.consumers = plan, section, consumers
         self.fetched = {x.var.name: x for x in (*plan.fetched, *plan.vectors)}
         self.readers = {n: 0 for n in self.fetched}
         products: tuple[Dot | Late, ...] = (*plan.products, *section.late)
@@ -88,6 +109,7 @@ class Tile:
                 self.found.append(s)
         made = Counter(s.var.name for s in self.section.work if isinstance(s, Let | Fold | Load))
         waiting = self.begin(list(self.section.late), made)
+        shares = list(self.section.shares)
         for s in self.section.work:
             if isinstance(s, Comment):
                 self.found.append(s)
@@ -97,10 +119,20 @@ class Tile:
             self.take(s)
             if isinstance(s, Let | Fold | Load):
                 made[s.var.name] -= 1
+            there = [x for x in shares if made[x.operand.name] <= 0]
+            self.found += [Put(x) for x in there]
+            shares = [x for x in shares if x not in there]
             waiting = self.begin(waiting, made)
-        assert not waiting
+        assert not waiting and not shares
+        if self.section.shares:
+            self.found.append(Meet())
+        for x in self.section.shares:
+            for part in range(self.consumers):
+                self.running.append(Issue(x, part))
+                self.found.append(self.running[-1])
         while self.running:
             self.finish(self.running[0].result.name)
+        self.found += [Add(x) for x in self.section.shares]
         return tuple(self.found)
 
     def take(self, statement: Statement) -> None:
@@ -110,8 +142,10 @@ class Tile:
             return
         self.found.append(statement)
 
-    def operands(self, product: Dot | Late) -> set[str]:
+    def operands(self, product: Dot | Late | Share) -> set[str]:
         """Return which fetched tiles a product reads."""
+        if isinstance(product, Share):
+            return set()
         if isinstance(product, Late):
             return {product.right.name}
         sides = (bare(product.left), bare(product.right))

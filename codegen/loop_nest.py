@@ -13,7 +13,7 @@ it. Both emitters print this level, neither looks further up.
               | Order(var, axis, group, value)          t = the coordinates in order
               | Scan(var, value, axis)                 c = running sum of value over axis
               | Histogram(var, value, guard, axis)     h = how often value is each number below 256
-              | Store(tensor, coordinates, value, guard)
+              | Store(tensor, coordinates, value, guard, add)
               | Loop(rank, first, begin, end, tile, body)
               | Place(axis, value)                     m_first = block * 64
               | When(condition, body)                  body, if a scalar condition holds
@@ -210,12 +210,16 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Write a tile; points where ``guard`` fails are left alone."""
+    """Write a tile; points where ``guard`` fails are left alone.
+
+    add : to what memory holds, while other programs add to it too.
+    """
 
     tensor: str
     coordinates: tuple[Value, ...]
     value: Value
     guard: Value | None = None
+    add: bool = False
 
 
 @dataclass(frozen=True, slots=True)

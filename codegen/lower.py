@@ -42,6 +42,7 @@ from .absent import (
     is_identity,
     obviously_positive,
 )
+from .additions import add_share, all_rows
 from .begins import begins_loop, begins_tile, behind_begin, conjuncts
 from .contract import identity_value
 from .frames import depends
@@ -110,8 +111,10 @@ class Lowering(Selections):
                 self.compute(einsum)
         for einsum in kernel.after:
             self.compute(einsum)
+        added = {f.tensor for t in kernel.traversals for f in t.streaming.additions}
         for tensor in kernel.writes:
-            self.store(buffers[tensor])
+            if tensor not in added:
+                self.store(buffers[tensor])
         written = tuple(buffers[t] for t in kernel.writes)
         dtypes = {**self.dtypes, **list_dtypes(kernel)}
         return sign(kernel, tuple(self.outer), self.axes, written, dtypes, self.names)
@@ -220,7 +223,7 @@ class Lowering(Selections):
     def prepare(self, traversal: Traversal) -> None:
         """Find the tests of cut tiles and what stands at points that do not exist."""
         fields = traversal.streaming.fields
-        conditions = dict.fromkeys(self.taking[f.tensor] for f in fields)
+        conditions = dict.fromkeys(self.taking[f.tensor] for f in traversal.streaming.sums)
         # a tile that one condition leaves whole another may cut
         self.several = len(conditions) > 1
         self.tests, self.row_free = dict(traversal.tests), ()
@@ -263,7 +266,7 @@ class Lowering(Selections):
 
         Of each condition the fill goes in where it first cuts; what is upstream of that is finite.
         """
-        fields = traversal.streaming.fields
+        fields = traversal.streaming.sums
         body = [x for x in traversal.streaming.body if isinstance(x, Einsum)]
         body = [e for e in body if self.rank in e.ranks]
         fills: dict[str, float] = {}
@@ -322,6 +325,10 @@ class Lowering(Selections):
             stop = stop if self.whole(stop) else down(stop, width)
             if whole != Number(0) or not nonnegative(stop):
                 stop = Op("max", (whole, stop))
+            for rank in dict.fromkeys(
+                r for f in traversal.streaming.additions for r in f.ranks_reduced
+            ):
+                stop = Op("where", (all_rows(self, rank), stop, whole))
             stop = self.bound(f"{self.rank}_whole_end{tag}", stop)
             yield whole, stop, False
             yield stop, end, True
@@ -392,6 +399,8 @@ class Lowering(Selections):
                 self.say(Comment(f"{item.tensor}[{ranks}] = {show_expression(reduced)}"))
                 for parts in self.assignments(item.ranks):
                     moved += self.accumulate(item, parts)
+        for field in traversal.streaming.additions:
+            add_share(self, field)
         for old, new in moved:
             self.say(Let(old, Ref(new)))
         body = self.leave()

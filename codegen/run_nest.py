@@ -239,6 +239,9 @@ class Program:
         points = np.broadcast_to(self.value(store.value, axes), shape)[allowed]
         if not places:  # a tensor without ranks holds one number, and has no coordinate to list
             points = points[0] if points.size else self.written[store.tensor][()]
+        if store.add:
+            np.add.at(self.written[store.tensor], places, points)
+            return
         self.written[store.tensor][places] = points
 
 

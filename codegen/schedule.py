@@ -40,9 +40,8 @@ from .loop_nest import (
     value_axes,
     value_vars,
 )
+from .operands import NARROW, bare, dtype_of, plain, tidy
 from .signature import values
-
-NARROW = ("float16", "bfloat16")
 
 
 class ScheduleError(Exception):
@@ -62,6 +61,21 @@ class Late:
     right: Var
     axis: str
     factor: Var | None
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A product over the rows of a program, by tile, that is added to what memory holds.
+
+    operand : a variable of the work, rows by columns; right : an operand that the loop does not
+    move. store : where the product ``var`` is added.
+    """
+
+    var: Var
+    operand: Var
+    dtype: str
+    right: Var
+    store: Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +101,7 @@ class Section:
     work: tuple[Statement, ...]
     late: tuple[Late, ...]
     place: tuple[Statement, ...] = ()
+    shares: tuple[Share, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,10 +234,13 @@ class Splitting:
         first: list[Statement] = []
         late: list[Late] = []
         work: list[Statement] = []
+        shares: list[Share] = []
         said: Comment | None = None
         placing = placing_of(loop)
         for k, s in enumerate(loop.body):
             if k < len(placing):
+                continue
+            if isinstance(s, Store) and any(s.add and s.value == Ref(x.var) for x in shares):
                 continue
             if isinstance(s, Loop | Store):
                 raise ScheduleError("its loop stores, or has a loop inside")
@@ -239,7 +257,9 @@ class Splitting:
             if said is not None:
                 work.append(said)
             said = None
-            if isinstance(s, Dot):
+            if isinstance(s, Dot) and s.axis not in s.var.axes and self.over_rows(s):
+                shares.append(self.share(s, loop.body[k + 1], work))
+            elif isinstance(s, Dot):
                 later = {x.var.name for x in loop.body[k + 1 :] if isinstance(x, Let | Fold | Load)}
                 late.append(self.late(s, later | early.keys(), fetched, work))
             else:
@@ -252,7 +272,11 @@ class Splitting:
         in_early = {n for s in first if isinstance(s, Dot) for v in (s.left, s.right)
                     for n in value_vars(v)}  # fmt: skip
         ordered = sorted(used, key=lambda s: s.var.name not in in_early)
-        return tuple(ordered), tuple(first), Section(loop, tidy(work), tuple(late), placing)
+        return (
+            tuple(ordered),
+            tuple(first),
+            Section(loop, tidy(work), tuple(late), placing, tuple(shares)),
+        )
 
     def is_early(
         self, dot: Dot, fetched: dict[str, Load], fixed: set[str], early: dict[str, Var]
@@ -264,6 +288,22 @@ class Splitting:
         if dot.start is None:
             return True
         return isinstance(dot.start, Ref) and dot.start.var.name in early
+
+    def over_rows(self, dot: Dot) -> bool:
+        """Whether a product is a sum over a program's rows."""
+        return any(g.tile and dot.axis == g.rank for g in self.nest.grid)
+
+    def share(self, dot: Dot, store: Statement, work: list[Statement]) -> Share:
+        """Return a product that is added to memory; its operand is named in the work."""
+        name, right = dot.var.name, bare(dot.right)
+        if not (isinstance(store, Store) and store.add and store.value == Ref(dot.var)):
+            raise ScheduleError(f"{name} is a sum over rows and is not added to memory")
+        if self.nest.crew is None or self.nest.crew.rotated:
+            raise ScheduleError(f"{name} is added to memory, which no rotated loop does")
+        if not isinstance(dot.left, Cast) or dot.left.dtype not in NARROW or right is None:
+            raise ScheduleError(f"{name} is a product in {dtype_of(dot.left)}")
+        operand = self.named(dot.left.value, f"{name}_operand", set(), work)
+        return Share(dot.var, operand, dot.left.dtype, right, store)
 
     def late(
         self,
@@ -382,6 +422,13 @@ class Splitting:
                 raise ScheduleError(f"{dot.var.name} is a product over other ranks than its rows")
             if right.name in {x.var.name for x in found.held}:
                 raise ScheduleError(f"{right.name} is an operand of a product and does not move")
+        boxes = {x.var.name: x.dtype for x in found.held if x.load is not None}
+        for share in found.sections[0].shares:
+            width = self.axes[share.var.axes[1]].width
+            if boxes.get(share.right.name) != share.dtype:
+                raise ScheduleError(f"{share.right.name} does not stay in memory for a product")
+            if share.var.axes[0] != columns or width < 32 or found.columns.width not in (64, 128):
+                raise ScheduleError(f"{share.var.name} is too small to be shared out")
         for x in found.late:
             if x.accumulator.axes[0] != rows or dtypes_of(found, x.right) != x.dtype:
                 raise ScheduleError(f"{x.accumulator.name} is a product over other ranks or dtypes")
@@ -429,43 +476,6 @@ def placing_of(loop: Loop) -> tuple[Statement, ...]:
     return found
 
 
-def bare(value: Value) -> Var | None:
-    """Return the variable that a value is, whatever its dtype; None if it is computed."""
-    match value:
-        case Ref(var=var) | Cast(value=Ref(var=var)):
-            return var
-        case _:
-            return None
-
-
-def dtype_of(value: Value) -> str:
-    """Return the dtype of an operand."""
-    match value:
-        case Cast(dtype=dtype) | Ref(var=Var(dtype=dtype)):
-            return dtype
-        case _:
-            return "float32"
-
-
 def dtypes_of(found: Schedule, var: Var) -> str:
     """Return the dtype of a fetched tile."""
     return next(load.var.dtype for load in found.fetched if load.var.name == var.name)
-
-
-def plain(items: tuple[Statement, ...]) -> tuple[Statement, ...]:
-    """Return statements without comments; a fetched tile counts without what guards it."""
-    return tuple(
-        replace(s, guard=None) if isinstance(s, Load) else s
-        for s in items
-        if not isinstance(s, Comment)
-    )
-
-
-def tidy(work: list[Statement]) -> tuple[Statement, ...]:
-    """Drop comments that no statement follows."""
-    kept = [
-        s
-        for s, following in zip(work, [*work[1:], None], strict=True)
-        if not (isinstance(s, Comment) and (following is None or isinstance(following, Comment)))
-    ]
-    return tuple(kept)

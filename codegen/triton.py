@@ -219,7 +219,7 @@ class Printer(Values):
             case Scan(var=var, value=value, axis=axis):
                 axes = self.ordered(value_axes(value))
                 self.add(f"{var.name} = tl.cumsum({self.value(value, axes)}, {axes.index(axis)})")
-            case Store(tensor=tensor, coordinates=coordinates, value=value, guard=guard):
+            case Store(tensor=tensor, coordinates=coordinates, value=value, guard=guard, add=add):
                 axes = self.ordered(frozenset().union(*(value_axes(c) for c in coordinates)))
                 address = self.address(tensor, coordinates, axes, clamp=False)
                 text = self.broadcast(value, axes)
@@ -227,7 +227,11 @@ class Printer(Values):
                 rest = "" if guard is None else f", mask={self.broadcast(guard, axes)}"
                 if isinstance(value, Number):
                     stored = self.spread(value, axes, "float32")
-                self.add(f"tl.store({address}, {stored}.to({tensor}.dtype.element_ty){rest})")
+                stored = f"{stored}.to({tensor}.dtype.element_ty)"
+                if add:
+                    self.add(f'tl.atomic_add({address}, {stored}{rest}, sem="relaxed")')
+                else:
+                    self.add(f"tl.store({address}, {stored}{rest})")
             case Loop(rank=rank, first=first, begin=begin, end=end, tile=tile, body=body):
                 self.loop(rank, first, begin, end, tile, body)
             case Place(axis=axis, value=value):

@@ -61,17 +61,24 @@ class Streaming:
         fields (accumulated).
     finalise : einsums without the streamed rank, from the accumulators to the cascade's tensors.
     commutative : whether tiles may be visited in any order.
+    additions : sums over the tiled rank, in memory: every tile of the walk adds its share.
     """
 
     rank: str
     body: tuple[Einsum | Field, ...]
     finalise: tuple[Einsum, ...]
     commutative: bool = True
+    additions: tuple[Field, ...] = ()
 
     @property
     def fields(self) -> tuple[Field, ...]:
         """The accumulators, in order."""
         return tuple(x for x in self.body if isinstance(x, Field))
+
+    @property
+    def sums(self) -> tuple[Field, ...]:
+        """All that points are taken into: the accumulators, and what is added to in memory."""
+        return (*self.fields, *self.additions)
 
     def fields_of(self, other: Streaming) -> bool:
         """Whether it has the accumulators of another traversal, and so goes on with them."""

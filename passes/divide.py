@@ -49,6 +49,7 @@ class Group:
     segments : the ranks of its parts, if it is a concatenated one.
     ordered : a rank that is put in order, and the rank of the list that this gives.
     searched : the einsum that chooses from a rank that no program holds whole.
+    added : sums over a parallel rank to which it adds in memory (``add_up``).
     """
 
     targets: tuple[str, ...]
@@ -59,6 +60,7 @@ class Group:
     segments: tuple[str, ...] = ()
     ordered: tuple[tuple[str, str], ...] = ()
     searched: str = ""
+    added: tuple[Einsum, ...] = ()
 
 
 def divide(

@@ -71,6 +71,9 @@ def map_kernel(
     inputs = tuple(n for n in dict.fromkeys((*cascade.inputs, *reads)) if n in reads)
     slice = replace(cascade, inputs=inputs, einsums=group.slice, outputs=group.targets)
     before, streamings, notes = traverse(slice, group)
+    if group.added:
+        (streaming,) = streamings
+        streamings = (replace(streaming, additions=tuple(map(addition, group.added))),)
     loops = tuple(x for s in streamings for x in (*s.body, *s.finalise))
     steps = row_steps([e.filter for e in slice.einsums], group.parallel, parameters)
     narrow = {r for r, step in steps.items() if step < NARROWEST}
@@ -92,8 +95,8 @@ def map_kernel(
     collect_presence(before, facts)
     taking = []
     for s in streamings:
-        collect_presence((*s.body, *s.finalise), facts)
-        taking.append(tuple((f.tensor, facts.taking[f.tensor]) for f in s.fields))
+        collect_presence((*s.body, *s.finalise, *s.additions), facts)
+        taking.append(tuple((f.tensor, facts.taking[f.tensor]) for f in s.sums))
     refuse_listed(group.targets, facts)
     before = tuple(replace(e, body=explicit(e.body, facts)) for e in before)
     streamings = tuple(
@@ -106,6 +109,7 @@ def map_kernel(
                 for x in s.body
             ),
             finalise=tuple(replace(e, body=explicit(e.body, facts)) for e in s.finalise),
+            additions=tuple(replace(f, lift=explicit(f.lift, facts)) for f in s.additions),
         )
         for s in streamings
     )
@@ -138,7 +142,7 @@ def map_kernel(
         traversals,
         (),
         inputs,
-        group.targets,
+        (*group.targets, *(e.name for e in group.added)),
         presence=tuple(facts.found.items()),
         taking=tuple(facts.taking.items()),
         static=tuple((r, sizes[r]) for r in group.resident),
@@ -186,6 +190,13 @@ def map_search(
         infinite=tuple(sorted(infinite_tensors(cascade))),
         search=Search(group.searched, digits, mass, group.searched),
     )
+
+
+def addition(einsum: Einsum) -> Field:
+    """Return a sum as what each tile of a walk adds to."""
+    body = einsum.body
+    assert isinstance(body, Reduce) and body.reducer == "sum"
+    return Field(einsum.name, einsum.ranks, "sum", body.ranks, body.body, body.filter)
 
 
 def follow(

@@ -17,6 +17,7 @@ from ..ir.expression import Expression, substitute
 from ..ir.mapping import Cut, MappedKernel
 from ..ir.mapping import Mapping as Mapped
 from ..ir.verify import verify
+from .add_up import add_up
 from .align import align
 from .base_two import base_two
 from .count_lists import count_lists
@@ -64,6 +65,7 @@ class Known:
         chooses).
     static : inputs that seldom change; what follows from them alone is kept between calls.
     overlap : whether a kernel may be launched while the one before it still runs, and wait inside.
+    atomics : whether programs may add to the same sums in memory, in no fixed order.
     """
 
     sizes: Mapping[str, int] = field(default_factory=dict)
@@ -82,6 +84,7 @@ class Known:
     emitter: str = "tl"
     overlap: bool = False
     static: tuple[str, ...] = ()
+    atomics: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +178,8 @@ def map_cascade(cascade: Cascade, known: Known) -> tuple[Mapped, tuple[Step, ...
         if all(r in known.sizes for r in einsum.ranks):
             shapes[einsum.name] = tuple(known.sizes[r] for r in einsum.ranks)
     final, cuts, groups, (kernels, packed) = attempt(final, known, dtypes, shapes)
-    dtypes = tensor_dtypes(final, known.dtypes) | dict.fromkeys(states_of(cuts), "float32")
+    wide = (*states_of(cuts), *(e.name for g in groups for e in g.added))
+    dtypes = tensor_dtypes(final, known.dtypes) | dict.fromkeys(wide, "float32")
     crossing = {*final.inputs, *(t for g in groups for t in g.targets)}
     kept = tuple((t, d) for t, d in dtypes.items() if t in crossing)
     values = {**known.parameters, **{c.step: 1 for c in cuts}}
@@ -227,6 +231,8 @@ def attempt(
                     real=fractions(known, dtypes),
                 )
                 groups = divide(whole, sizes=known.sizes, limit=limit, places=places)
+            if known.atomics:
+                groups = add_up(groups, whole, sizes=known.sizes)
             if not square and squares(whole, groups, known.sizes):
                 continue
             kernels, packed = cut_groups(whole, groups, known, dtypes, shapes, cuts)

@@ -175,6 +175,10 @@ def cuts(kernel: MappedKernel, length: int) -> Iterator[Sizing]:
     Rows that walk ever further, in pairs, 128 features: 432, 644 and 710; without staying 390,
     547 and 646.
     """
+    if added(kernel):
+        for columns, stages in ((64, 2), (128, 2)):
+            yield Sizing(Crew(2, False, False, rotated=False), columns, stages)
+        return
     if several(kernel):
         for columns, stages in ((64, 3), (64, 2), (32, 2)):
             for persistent in (True, False):
@@ -218,6 +222,10 @@ def fits(
     if (kept + transient) / 128 + BESIDES > BUDGET[consumers]:
         return False
     shared = BARRIERS
+    for f in added(kernel):
+        part = elements(f.ranks) // consumers
+        # two places for an operand of the rows of all, one for what each consumer adds
+        shared += 2 * consumers * ROWS * tile[walked] * 2 + 4 * part * consumers
     for tensor, ranks in operands(kernel):
         size = {"float32": 4, "float64": 8}.get(dtypes.get(tensor, "float16"), 2)
         if len([r for r in ranks if r in width]) > 1:
@@ -228,7 +236,7 @@ def fits(
     if cut.crew.persistent:
         # rows leave from memory of their own while the next ones come
         writers = {x.tensor if isinstance(x, Field) else x.name: x for x in kernel.einsums()}
-        for tensor in kernel.writes:
+        for tensor in (t for t in kernel.writes if t in writers):
             size = {"float32": 4, "float64": 8}.get(dtypes.get(tensor, "float16"), 2)
             ranks = writers[tensor].ranks
             if len([r for r in ranks if r in width]) > 1:
@@ -263,6 +271,11 @@ def computed(kernel: MappedKernel) -> set[str]:
         for x in walk(f.lift)
         if isinstance(x, Access) and x.tensor in made
     }
+
+
+def added(kernel: MappedKernel) -> list[Field]:
+    """Return what tiles add to in memory."""
+    return [f for t in kernel.traversals for f in t.streaming.additions]
 
 
 def several(kernel: MappedKernel) -> bool:

@@ -158,6 +158,12 @@ class Shared:
         view.shape = tuple(shape)  # where this would need a copy, numpy refuses
         return Shared(view, self.dtype)
 
+    def slice(self, start: int, length: int, dim: int = 0) -> Shared:
+        assert 0 <= start <= start + length <= self.array.shape[dim]
+        place = [slice(None)] * self.array.ndim
+        place[dim] = slice(start, start + length)
+        return Shared(self.array[tuple(place)], self.dtype)
+
     def permute(self, order: tuple[int, ...]) -> Shared:
         return Shared(self.array.transpose(order), self.dtype)
 
@@ -190,6 +196,10 @@ class Box:
         there, here = self.places(at)
         found[here] = self.array[there]
         return found
+
+    def add(self, at: tuple[int, ...], value: np.ndarray) -> None:
+        there, here = self.places(at)
+        self.array[there] += value[here]
 
     def write(self, at: tuple[int, ...], value: np.ndarray) -> None:
         there, here = self.places(at)
@@ -224,7 +234,9 @@ def run_text(
     for pid in range(programs):
         machine = Machine(seed + pid)
         names = language(machine, pid, programs)
+        added = names["add_box"]
         exec(code, names)
+        names["add_box"] = added
         with np.errstate(all="ignore"):
             if kernel.language == "triton":  # such as one that lists tiles: one group of warps
                 machine.run(
@@ -308,6 +320,9 @@ def language(machine: Machine, pid: int, programs: int) -> dict[str, Any]:
 
     def copy_out(box: Box, at: tuple[int, ...], source: Shared) -> None:
         machine.local.agent.stores.append(lambda: box.write(at, source.array.copy()))
+
+    def copy_added(box: Box, at: tuple[int, ...], source: Shared) -> None:
+        machine.local.agent.stores.append(lambda: box.add(at, source.array.copy()))
 
     def store_wait(pending: int) -> None:
         stores = machine.local.agent.stores
@@ -404,6 +419,8 @@ def language(machine: Machine, pid: int, programs: int) -> dict[str, Any]:
         store_wait=store_wait,
     )
     return {
+        "builtin": lambda f: f,
+        "add_box": copy_added,
         "gluon": SimpleNamespace(jit=lambda f: f, constexpr_function=lambda f: f),
         "gl": gl,
         "tl": gl,

@@ -48,7 +48,15 @@ class Case:
 
 
 @cache
-def case(name: str, rows: int = 200, columns: int = 328, width: int = 64, choice: int = 0) -> Case:
+def case(
+    name: str,
+    rows: int = 200,
+    columns: int = 328,
+    width: int = 64,
+    *,
+    choice: int = 0,
+    atomics: bool = False,
+) -> Case:
     """Return the gradient of an example by Q, K and V."""
     sizes = SIZES | {"p": rows, "m": columns, "e": width, "f": width}
     cascade = getattr(examples, name)
@@ -69,7 +77,8 @@ def case(name: str, rows: int = 200, columns: int = 328, width: int = 64, choice
     ]
     given = {n: v for n, v in parameters.items() if n in dict(backward.parameters)}
     f = einfall.compile(backward, target="sm_90", parts={})
-    known = replace(f.lower(*tensors, **given).known, emitter="gluon", choice=choice)
+    known = f.lower(*tensors, **given).known
+    known = replace(known, emitter="gluon", choice=choice, atomics=atomics)
     mapping, _ = map_cascade(backward, known)
     kernels: list[tuple[MappedKernel, Kernel | None]] = []
     stored = list(backward.outputs)
@@ -100,7 +109,9 @@ def run(found: Case, kernel: Kernel, seed: int, text: str | None = None) -> dict
         if tensor not in memory:
             memory[tensor] = np.asarray(found.truth[tensor], np.float32)
     for b in kernel.writes:
-        memory[b.tensor] = np.full([sizes[r] for r in b.ranks], np.nan, np.float32)
+        # what is added to was set to 0 by a kernel before
+        start = 0.0 if f"add_box({b.tensor}_box" in kernel.text else np.nan
+        memory[b.tensor] = np.full([sizes[r] for r in b.ranks], start, np.float32)
     given: dict[str, Any] = {}
     for a in kernel.arguments:
         array = memory.get(a.tensor, np.zeros(0))
@@ -172,6 +183,24 @@ def test_vectors_that_no_descriptor_may_fetch_are_loaded() -> None:
     _, kernel = walking(found, "K_grad")
     assert not any(a.kind == "box" and a.tensor == "A_log_kept" for a in kernel.arguments)
     for tensor, x in run(found, kernel, seed=3).items():
+        assert relative(x, found.truth[tensor]) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "columns", "width", "choice"),
+    [
+        ("attention", 200, 136, 64, 0),
+        ("causal", 200, 328, 64, 1),
+        ("sliding_window", 200, 200, 64, 0),
+        ("attention", 136, 136, 128, 0),
+    ],
+)
+def test_shares_are_added_up(name: str, rows: int, columns: int, width: int, choice: int) -> None:
+    found = case(name, rows, columns, width, choice=choice, atomics=True)
+    (kernel,) = [x for _, x in found.kernels if x is not None]
+    assert "add_box(Q_grad_sum_box" in kernel.text
+    assert len(kernel.writes) == 3
+    for tensor, x in run(found, kernel, seed=columns).items():
         assert relative(x, found.truth[tensor]) < 1e-3
 
 

@@ -1,0 +1,99 @@
+"""Add up in memory what a second kernel would compute all over again.
+
+rewrite::
+
+    kernel 1, tiles of p, walks m:    T[p, m];  Y = sum[m](T * K)
+    kernel 2, tiles of m, walks p:    T[p, m];  X = sum[p](T * Q)
+    -->
+    kernel 1:                         Y = 0
+    kernel 2, tiles of m, walks p:    T[p, m];  X = sum[p](T * Q);  Y += sum[m](T * K), in memory
+    kernel 3:                         what is made of Y
+
+*Requires* that the second kernel makes all that the sums of the first read, and that nothing but
+what is made of them for each coordinate stands behind them. *Keeps* every target. Programs add in
+whatever order they come, so that a sum in floating point is no longer the same bits every time; for
+that reason it is done only where it was asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ..ir.cascade import Cascade, Einsum
+from ..ir.expression import Constant, Reduce
+from .divide import Group, ranks_in, reads_of
+
+SHORTEST = 128
+"""The fewest coordinates, of what is walked and of what is tiled, that are worth it."""
+
+
+def add_up(
+    groups: tuple[Group, ...], cascade: Cascade, *, sizes: Mapping[str, int]
+) -> tuple[Group, ...]:
+    """Return groups of which some add to what others would have reduced."""
+    for again in groups:
+        for other in groups:
+            found = None if again is other else joined(again, other, groups, sizes)
+            if found is not None:
+                kept = [g for g in groups if g is not again]
+                k = kept.index(other)
+                return add_up((*kept[:k], *found, *kept[k + 1 :]), cascade, sizes=sizes)
+    return groups
+
+
+def joined(
+    again: Group, other: Group, groups: tuple[Group, ...], sizes: Mapping[str, int]
+) -> tuple[Group, Group, Group] | None:
+    """Return a group that sets sums to 0, ``other`` that adds to them, and what is made of them.
+
+    None where ``other`` does not make what the sums of ``again`` read.
+    """
+    walked, rows = again.streamed, other.streamed
+    if walked is None or rows is None or again.segments or other.segments or other.added:
+        return None
+    if rows not in again.parallel or walked not in other.parallel:
+        return None
+    if set(again.parallel) - {rows} != set(other.parallel) - {walked}:
+        return None
+    if any(sizes.get(r, SHORTEST) < SHORTEST for r in (rows, walked)):
+        return None
+    sums = tuple(e for e in again.slice if reduced_over(e, walked))
+    behind = tuple(e for e in again.slice if e.name in after(again, sums))
+    made = {e.name: e for e in other.slice}
+    known = {*made, *reads_of(other.slice)}
+    if not sums or not behind or any(e.name in again.targets for e in sums):
+        return None
+    for e in sums:
+        assert isinstance(e.body, Reduce)
+        alone = e.body.reducer == "sum" and e.body.ranks == (walked,) and rows in e.ranks
+        if not alone or set(e.reads) - known:
+            return None
+    shared = [e for e in again.slice if e.name in made]
+    if any(made[e.name] != e for e in shared):
+        return None
+    names = {e.name for e in sums}
+    if any(walked in e.ranks or set(e.reads) - names for e in behind):
+        return None
+    if any(set(again.targets) & set(reads_of(g.slice)) for g in groups if g is not again):
+        return None
+    short = tuple(r for r in again.resident if any(r in ranks_in(e) for e in behind))
+    zeros = tuple(replace(e, body=Constant(0.0), filter=None) for e in sums)
+    start = Group(tuple(e.name for e in sums), zeros, again.parallel, short, None)
+    finish = Group(again.targets, behind, again.parallel, short, None)
+    return start, replace(other, added=sums), finish
+
+
+def reduced_over(einsum: Einsum, rank: str) -> bool:
+    """Whether an einsum is a reduction over a rank."""
+    return isinstance(einsum.body, Reduce) and rank in einsum.body.ranks
+
+
+def after(group: Group, sums: tuple[Einsum, ...]) -> set[str]:
+    """Return the einsums of a group that are made of its sums."""
+    names = {e.name for e in sums}
+    found: set[str] = set()
+    for e in group.slice:
+        if (names | found) & set(e.reads):
+            found.add(e.name)
+    return found
