@@ -79,6 +79,7 @@ class LoopExplanation:
     that. tiles : None, with the reason in ``open``, where they could not be counted.
     table : ``""``, or when the tiles that have points are listed by a kernel: ``once`` for equal
     sizes and parameters, ``kept`` until a static input changes, or at each ``call``.
+    additions : what each tile adds to in memory.
     """
 
     rank: str
@@ -96,6 +97,7 @@ class LoopExplanation:
     open: str
     lists: tuple[ListExplanation, ...] = ()
     table: str = ""
+    additions: tuple[FieldExplanation, ...] = ()
 
 
 def explain_loop(kernel: MappedKernel, traversal: Traversal, facts: Facts) -> LoopExplanation:
@@ -128,6 +130,7 @@ def explain_loop(kernel: MappedKernel, traversal: Traversal, facts: Facts) -> Lo
         reason,
         tuple(explain_list(x) for x in traversal.walks),
         "" if domain.table is None else made_when(domain.table, facts.static),
+        tuple(explain_field(f) for f in streaming.additions),
     )
 
 

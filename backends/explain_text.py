@@ -172,6 +172,10 @@ def loop_lines(loop: LoopExplanation) -> Iterator[str]:
         yield "  of each tile it makes"
         for e in loop.body:
             yield f"    {e}"
+    for f in loop.additions:
+        yield f"  to memory it adds {f.tensor}[{', '.join(f.ranks)}], the {f.reducer} of {f.lift}"
+    if loop.additions:
+        yield "    programs add in whatever order they come: calls may differ in the last bits"
     if loop.finalise:
         yield "  and behind the loop"
         for e in loop.finalise:

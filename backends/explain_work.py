@@ -57,7 +57,7 @@ class Counter:
         for einsum in self.kernel.before:
             self.item(einsum, None)
         for k, traversal in enumerate(self.kernel.traversals):
-            for item in traversal.streaming.body:
+            for item in (*traversal.streaming.body, *traversal.streaming.additions):
                 self.item(item, k)
             for einsum in traversal.streaming.finalise:
                 self.item(einsum, None)
