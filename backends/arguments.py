@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from ..ir.cascade import Cascade, Scalar
@@ -85,15 +86,33 @@ def lowering_key(cascade: Cascade, known: Known) -> Any:
         (r, n if r in short else min(4096, 1 << max(n - 1, 0).bit_length()))
         for r, n in sorted(known.sizes.items())
     )
-    computed = set()
+    ranks, chosen, places = exact(cascade)
+    sizes = (*map(known.sizes.get, ranks), *(rounded(known.sizes.get(r)) for r in chosen))
+    extents = tuple(known.shapes[t][k] for t, k in places if t in known.shapes)
+    values = tuple((n, v, type(v).__name__) for n, v in known.parameters.items())
+    return (
+        widths, sizes, extents, values, tuple(known.dtypes.items()), known.target,
+        tuple(known.tiles.items()), known.described, known.descriptors,
+        known.num_warps, known.num_stages, known.choice, tuple(known.parts.items()), known.inside,
+        known.emitter, known.overlap, known.atomics,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=512)
+def exact(
+    cascade: Cascade,
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[tuple[str, int], ...]]:
+    """Return the ranks whose exact size a lowering depends on.
+
+    Then those of which it does where they are short, and places in inputs, (input, position).
+    """
+    ranks: dict[str, None] = {}
+    chosen: dict[str, None] = {}
+    places: dict[tuple[str, int], None] = {}
     for einsum in cascade.einsums:
         if isinstance(einsum.body, Populate):
             # what is chosen from is held whole, and so is the list, if they are short
-            for r in (einsum.body.rank, *einsum.ranks):
-                size = known.sizes.get(r)
-                if size is not None and size > WHOLE:
-                    size = 1 << (size - 1).bit_length()  # walked in tiles, however many
-                computed.add((r, size))
+            chosen |= dict.fromkeys((einsum.body.rank, *einsum.ranks))
         for x in einsum.expressions():
             if not isinstance(x, Access):
                 continue
@@ -101,26 +120,18 @@ def lowering_key(cascade: Cascade, known: Known) -> Any:
                 if isinstance(c, RankVariable):
                     continue
                 # whether such a coordinate stays inside may be proved from these sizes
-                ranks = {y.rank for y in walk(c) if isinstance(y, RankVariable | Size)}
-                computed |= {(r, known.sizes.get(r)) for r in ranks}
-                if x.tensor in known.shapes:
-                    computed.add((f"{x.tensor} {k}", known.shapes[x.tensor][k]))
-                elif x.tensor not in cascade.inputs:
-                    rank = cascade.einsum(x.tensor).output.coordinates[k : k + 1]
-                    computed |= {
-                        (y.rank, known.sizes.get(y.rank))
-                        for z in rank
-                        for y in walk(z)
-                        if isinstance(y, RankVariable)
-                    }
-    exact = tuple(sorted(computed, key=str))
-    values = tuple((n, v, type(v).__name__) for n, v in known.parameters.items())
-    return (
-        widths, exact, values, tuple(known.dtypes.items()), known.target,
-        tuple(known.tiles.items()), known.described, known.descriptors,
-        known.num_warps, known.num_stages, known.choice, tuple(known.parts.items()), known.inside,
-        known.emitter, known.overlap, known.atomics,
-    )  # fmt: skip
+                ranks |= {y.rank: None for y in walk(c) if isinstance(y, RankVariable | Size)}
+                if x.tensor in cascade.inputs:
+                    places.setdefault((x.tensor, k))
+                    continue
+                for z in cascade.einsum(x.tensor).output.coordinates[k : k + 1]:
+                    ranks |= {y.rank: None for y in walk(z) if isinstance(y, RankVariable)}
+    return tuple(ranks), tuple(chosen), tuple(places)
+
+
+def rounded(size: int | None) -> int | None:
+    """Return the size of a rank that is chosen from: walked in tiles, however many, if long."""
+    return size if size is None or size <= WHOLE else 1 << (size - 1).bit_length()
 
 
 def own_target() -> str:

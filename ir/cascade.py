@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from .errors import NOWHERE, Location
@@ -118,16 +119,7 @@ class Cascade:
     @property
     def ranks(self) -> tuple[str, ...]:
         """Every rank of the cascade, in order of sight, reading each einsum left to right."""
-        seen: dict[str, None] = {}
-        for einsum in self.einsums:
-            for x in einsum.expressions():
-                match x:
-                    case RankVariable(rank=rank) | Size(rank=rank) | Populate(rank=rank):
-                        seen.setdefault(rank)
-                    case Reduce(ranks=ranks):
-                        for rank in ranks:
-                            seen.setdefault(rank)
-        return tuple(seen)
+        return _ranks(self.einsums)
 
     @property
     def iterative_ranks(self) -> tuple[str, ...]:
@@ -166,3 +158,18 @@ def dependencies(cascade: Cascade) -> networkx.DiGraph[str]:
         graph.add_node(einsum.name)
         graph.add_edges_from((read, einsum.name) for read in einsum.reads)
     return graph
+
+
+@lru_cache(maxsize=1024)
+def _ranks(einsums: tuple[Einsum, ...]) -> tuple[str, ...]:
+    """Return every rank in order of sight; a call with new sizes asks for it again and again."""
+    seen: dict[str, None] = {}
+    for einsum in einsums:
+        for x in einsum.expressions():
+            match x:
+                case RankVariable(rank=rank) | Size(rank=rank) | Populate(rank=rank):
+                    seen.setdefault(rank)
+                case Reduce(ranks=ranks):
+                    for rank in ranks:
+                        seen.setdefault(rank)
+    return tuple(seen)

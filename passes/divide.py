@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from ..ir.cascade import Cascade, Einsum
 from ..ir.errors import BackendError
@@ -141,6 +142,13 @@ def short_ranks(
     ``X[order[t], f]``. A concatenated rank and
     those of its parts are walked, however short.
     """
+    long = long_ranks(cascade, places)
+    return frozenset(r for r, n in sizes.items() if r not in long and n <= limit)
+
+
+@lru_cache(maxsize=512)
+def long_ranks(cascade: Cascade, places: bool) -> frozenset[str]:
+    """Return the ranks that no program holds whole, whatever their size; as ``short_ranks``."""
     joined = part_ranks(cascade.einsums)
     long = {*joined, *(r for parts in joined.values() for r in parts)}
     writers = {e.name: e for e in cascade.einsums}
@@ -160,7 +168,7 @@ def short_ranks(
                     whole = isinstance(c, RankVariable)
                     low = set() if whole else lowest_digits(c)
                     long |= set(free_ranks(c)) - low
-    return frozenset(r for r, n in sizes.items() if r not in long and n <= limit)
+    return frozenset(long)
 
 
 def lowest_digits(coordinate: Expression) -> set[str]:
