@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..ir.show import show_expression
@@ -148,8 +148,7 @@ def explain(
     figures = machine if isinstance(machine, Machine) else machine_for(known.target, machine)
     at, values = parts_known(lowered, at)
     at = {**twin_sizes(mapping.cascade, at), **at}
-    facts = Facts.of(lowered, at, tensors or {})
-    facts = replace(facts, parameters={**facts.parameters, **values})
+    facts = Facts.of(lowered, at, tensors or {}).with_parameters(values)
     loops = {
         k.name: tuple(explain_loop(k, t, facts) for t in k.traversals) for k in mapping.kernels
     }

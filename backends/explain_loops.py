@@ -42,7 +42,8 @@ class RangeExplanation:
 class TilesExplanation:
     """Tiles of one loop over all programs; densities are shares of all tiles, and of all points.
 
-    live_density is None where the points that exist were not counted.
+    live_density is None where the points that exist were not counted. listed : tiles that lists
+    name. exact : False where these are not given, and count at their longest.
     """
 
     total: int
@@ -51,6 +52,8 @@ class TilesExplanation:
     partial: int
     executed_density: float
     live_density: float | None
+    listed: int = 0
+    exact: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,8 @@ def explain_loop(kernel: MappedKernel, traversal: Traversal, facts: Facts) -> Lo
             tiles.partial,
             tiles.executed_density,
             tiles.live_density,
+            tiles.listed,
+            tiles.exact,
         ),
         reason,
         tuple(explain_list(x) for x in traversal.walks),

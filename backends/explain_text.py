@@ -223,10 +223,13 @@ def visited(loop: LoopExplanation) -> Iterator[str]:
         return
     t = loop.tiles
     exist = "" if t.live_density is None else f", {percent(t.live_density)} of the points exist"
+    most = "" if t.exact else "at most "
+    lists = f", {most}{t.listed:,} listed" if loop.lists else ""
     yield (
         f"  {times(t.total, 'tile')}: {t.skipped:,} skipped, {t.full:,} full, {t.partial:,} partial"
+        f"{lists}"
     )
-    yield f"  executed density {percent(t.executed_density)}{exist}"
+    yield f"  executed density {most}{percent(t.executed_density)}{exist}"
     if t.live_density and t.executed_density > SCATTERED * t.live_density:
         many = digits(t.executed_density / t.live_density)
         yield (

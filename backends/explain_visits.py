@@ -23,6 +23,7 @@ from ..ir.mapping import MappedKernel, Traversal
 from ..ir.show import show_expression
 from ..ir.sizes import tensor_shape
 from ..passes.domains import executed_density
+from .explain_lists import listed_tiles
 
 if TYPE_CHECKING:
     from .lowered import Lowered
@@ -41,7 +42,8 @@ POINTS = 1 << 27
 class Visits:
     """Tiles of one loop over all programs; ``points`` are theirs, ``live`` those that exist.
 
-    every : points of the whole iteration space. live is None where it was not counted.
+    every : points of the whole iteration space. live is None where it was not counted. listed :
+    tiles that lists name. exact : False where lists are not given and count at their longest.
     """
 
     total: int
@@ -50,16 +52,18 @@ class Visits:
     points: int
     live: int | None
     every: int
+    listed: int = 0
+    exact: bool = True
 
     @property
     def visited(self) -> int:
         """Tiles that are visited at all."""
-        return self.full + self.partial
+        return self.full + self.partial + self.listed
 
     @property
     def skipped(self) -> int:
         """Tiles that no program visits."""
-        return self.total - self.visited
+        return max(0, self.total - self.visited)
 
     @property
     def executed_density(self) -> float:
@@ -106,6 +110,10 @@ class Facts:
         values = {**defaults, **known.parameters}
         return cls(sizes, values, dtypes, shapes, tensors, known.static)
 
+    def with_parameters(self, values: Mapping[str, Scalar]) -> Facts:
+        """Return the same with more parameters."""
+        return replace(self, parameters={**self.parameters, **values})
+
     def missing(self, kernel: MappedKernel) -> tuple[str, ...]:
         """Return the ranks of a kernel whose size is open."""
         return tuple(r for r, _ in kernel.roles if r not in self.sizes)
@@ -126,8 +134,9 @@ def visits(kernel: MappedKernel, traversal: Traversal, facts: Facts) -> Visits |
     missing = facts.missing(kernel)
     if missing:
         return f"sizes of {', '.join(missing)} are open"
-    if traversal.walks:
-        return f"{', '.join(show_expression(w.entry) for w in traversal.walks)} decides"
+    unknown = [w.entry for w in traversal.walks if w.rank not in facts.sizes]
+    if unknown:
+        return f"{', '.join(map(show_expression, unknown))} decides"
     sizes, domain, rank = facts.sizes, traversal.domain, traversal.streaming.rank
     tiled = kernel.ranks("tiled")
     tiles = {r: kernel.partition(r).tile for r in (*tiled, rank)}
@@ -142,6 +151,7 @@ def visits(kernel: MappedKernel, traversal: Traversal, facts: Facts) -> Visits |
     extents = {f"{t}_size_{k}": n for t, shape in facts.shapes.items() for k, n in enumerate(shape)}
     numbers = {**extents, **facts.parameters}
     area = prod(tiles.values())
+    listed, exact = listed_tiles(kernel, traversal, facts, numbers)
     full = partial = 0
     live: int | None = 0
     counted = domain
@@ -168,9 +178,10 @@ def visits(kernel: MappedKernel, traversal: Traversal, facts: Facts) -> Visits |
     alike = prod(sizes[r] for r in kernel.ranks("grid") if r not in followed)
     every = prod(-(-sizes[r] // t) for r, t in tiles.items()) * combinations * alike
     full, partial = full * alike, partial * alike
-    points = (full + partial) * area
+    points = (full + partial + listed) * area
     space = prod(sizes[r] for r in (*kernel.ranks("grid"), *tiles))
-    return Visits(every, full, partial, points, None if live is None else live * alike, space)
+    counts = None if live is None or traversal.walks else live * alike
+    return Visits(every, full, partial, points, counts, space, listed, exact)
 
 
 def ranks_of_domain(domain: Domain) -> frozenset[str]:

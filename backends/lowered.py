@@ -53,6 +53,15 @@ class Lowered:
 
         return explain(self)
 
+    def density(self, *tensors: Any, **known: Any) -> Any:
+        """Return the shares of points that exist, and of tiles that run, for each loop.
+
+        With the tensors of a call lists and labels are counted too; see ``density.py``.
+        """
+        from .density import density
+
+        return density(self, *tensors, **known)
+
     def save(self, path: str | Path) -> Path:
         """Write a file that imports only torch and triton, runs the cascade and tests itself."""
         from .save import save

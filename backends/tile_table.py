@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from ..ir.errors import BackendError
 from ..ir.expression import Access, Apply, Constant, Expression, RankVariable
 from .trace_filter import RANKS, Filter, Ranks
+from .tracing import captured
 
 POINTS_AT_ONCE = 1 << 22
 
@@ -42,7 +43,7 @@ def tile_table(
     ranks: Ranks = RANKS,
     tile: int = 64,
     names: tuple[str, str] = ("Tile", "Bits"),
-    device: Any = "cpu",
+    device: Any = None,
 ) -> Filter:
     """Return the filter that a mask function is, with its points evaluated and stored in tiles.
 
@@ -52,7 +53,8 @@ def tile_table(
         once where torch's vmap can do that, else point by point.
     sizes : of the four ranks. A batch or head of 1 holds for all.
     tile : rows and columns of a tile, a multiple of 8.
-    device : of the tables, and of the coordinates that the function is called with.
+    device : of the tables, and of the coordinates that the function is called with; that of the
+        first tensor that it captures if None, else the host.
 
     A line in the log says how many bytes were stored. ``trace_filter`` stores none, so it comes
     first.
@@ -63,6 +65,8 @@ def tile_table(
     """
     if tile % 8 or tile <= 0:
         raise BackendError(f"tiles of bits have a multiple of 8 columns; {tile} given")
+    if device is None:
+        device = next((x.device for x, _ in captured(mask_mod)), "cpu")
     b, h, p, m = ranks
     batch, heads, rows, columns = (sizes[r] for r in ranks)
     many = (-(-rows // tile), -(-columns // tile))

@@ -149,7 +149,7 @@ class Tracer(TorchFunctionMode):
 
     def run(self, function: Callable[..., Any], *given: Symbol) -> Symbol:
         """Return what a function makes of symbols."""
-        self.wishes |= dict(captured(function))
+        self.wishes |= {id(x): name for x, name in captured(function)}
         before = RUNNING.set(self)
         try:
             with self:
@@ -357,8 +357,10 @@ def place() -> str:
     return "\n" + "".join(traceback.format_list([shown])).rstrip()
 
 
-def captured(function: Any, seen: frozenset[int] = frozenset()) -> Iterator[tuple[int, str]]:
-    """Yield (identity, name) of tensors that a function finds outside itself, or that those find.
+def captured(
+    function: Any, seen: frozenset[int] = frozenset()
+) -> Iterator[tuple[torch.Tensor, str]]:
+    """Yield (tensor, name) of what a function finds outside itself, and of what those find.
 
     Functions that it calls, lists of them and bound objects are looked into.
     """
@@ -390,11 +392,11 @@ def captured(function: Any, seen: frozenset[int] = frozenset()) -> Iterator[tupl
     yield from outside({**names, **local}, seen)
 
 
-def outside(found: dict[str, Any], seen: frozenset[int]) -> Iterator[tuple[int, str]]:
+def outside(found: dict[str, Any], seen: frozenset[int]) -> Iterator[tuple[torch.Tensor, str]]:
     """Yield the tensors among some variables, and those of the functions among them."""
     for name, x in found.items():
         if isinstance(x, torch.Tensor):
-            yield id(x), name
+            yield x, name
     for x in found.values():
         if not isinstance(x, type) and (callable(x) or isinstance(x, list | tuple)):
             yield from captured(x, seen)

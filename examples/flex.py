@@ -10,7 +10,8 @@
 
 The functions are traced once; nothing of their masks is stored, and tiles that they leave empty
 are skipped because the filter says so. Tensors that they capture are inputs of the cascade, read at
-each call, so a tensor that changes in place counts.
+each call, so a tensor that changes in place counts; one that is longer than the arguments is read
+as far as they go.
 
 Dong et al., FlexAttention, arXiv 2412.05496, has the two signatures.
 """
@@ -26,7 +27,7 @@ import torch
 from einfall.backends.compile import Compiled, compile
 from einfall.backends.trace_filter import block_filter, trace_filter, trace_score, tracer
 from einfall.ir.cascade import Cascade
-from einfall.ir.expression import Apply, Expression
+from einfall.ir.expression import Access, Apply, Expression, RankVariable
 from einfall.ir.notation import cascade
 from einfall.ir.show import show_expression
 
@@ -41,17 +42,23 @@ class Attention:
 
     cascade : what is computed. tensors : those that the functions capture, by name, in the order
     in which they follow Q, K and V. compiled : takes all of them, and has ``source``,
-    ``explain()``, ``lower`` and so on. grouped : several query heads share a key head.
+    ``explain()``, ``lower`` and so on. grouped : several query heads share a key head. along :
+    where a captured tensor lies along a rank of the arguments, as (tensor, axis, rank).
     """
 
     cascade: Cascade
     tensors: tuple[tuple[str, torch.Tensor], ...]
     compiled: Compiled
     grouped: bool
+    along: tuple[tuple[int, int, str], ...]
 
     def __call__(self, Q: torch.Tensor, K: torch.Tensor, V: torch.Tensor) -> Any:
         """Return O, or O and the logarithm of the sums, for Q[b, h, p, e], K[b, h, m, e] and V."""
         captured = [x if x.device == Q.device else x.to(Q.device) for _, x in self.tensors]
+        ends = {"b": Q.shape[0], "h": Q.shape[1], "p": Q.shape[2], "m": K.shape[2]}
+        for place, axis, rank in self.along:
+            if captured[place].shape[axis] > ends[rank]:  # made for more than there is now
+                captured[place] = captured[place].narrow(axis, 0, ends[rank])
         sizes = {"G": Q.shape[1] // K.shape[1]} if self.grouped else {}
         return self.compiled(Q, K, V, *captured, **sizes)
 
@@ -108,7 +115,16 @@ def attention(
     text = declaration(kept, change, tuple(tensors), scale, grouped, lse)
     declared = cascade(text)
     read = tuple((n, x) for n, x in tensors.items() if n in declared.inputs)
-    return Attention(declared, read, compile(declared, **options), grouped)
+    places = {n: k for k, (n, _) in enumerate(read)}
+    along = {
+        (places[x.tensor], axis, c.rank): None
+        for einsum in declared.einsums
+        for x in einsum.expressions()
+        if isinstance(x, Access) and x.tensor in places
+        for axis, c in enumerate(x.coordinates)
+        if isinstance(c, RankVariable) and c.rank in "bhpm"
+    }
+    return Attention(declared, read, compile(declared, **options), grouped, tuple(along))
 
 
 def declaration(

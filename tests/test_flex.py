@@ -131,6 +131,17 @@ def test_a_captured_number_that_changes_counts() -> None:
     torch.testing.assert_close(made(*given), wanted, rtol=2e-6, atol=2e-6)
 
 
+def test_a_tensor_that_is_longer_than_the_arguments() -> None:
+    """As transformers makes masks for a whole cache."""
+    given = [x[:, :, :30] for x in inputs()]
+    mask = PRACTICE["documents"][0]
+    assert mask is not None
+    blocks = create_block_mask(mask, B, H, 30, 30, device="cpu", BLOCK_SIZE=16)
+    wanted = flex_attention(*given, block_mask=blocks)
+    found = flex.attention(mask, backend="interpreter")(*given)
+    torch.testing.assert_close(found, wanted, rtol=2e-6, atol=2e-6)
+
+
 def test_a_score_that_is_masked_skips_tiles_as_a_mask_does() -> None:
     made = flex.attention(None, PRACTICE["masked score"][1])
     lowered = made.compiled.lower(sizes={"e": 64, "f": 64}, target="sm_80")
