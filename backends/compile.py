@@ -12,7 +12,7 @@ from typing import Any
 from torch.compiler import is_compiling
 
 from ..ir.cascade import Cascade, Scalar
-from ..ir.errors import BackendError, EinfallError, ShapeError
+from ..ir.errors import BackendError, EinfallError, PassError, ShapeError
 from ..passes.keep import Gradient
 from ..passes.pipeline import Known
 from .arguments import DESCRIBING, aligned_inputs, as_torch, known_of, lowering_key, own_target
@@ -326,7 +326,11 @@ class Compiled:
                 lowered.mapping, {**known.sizes, **made}, processors_of(), known.parameters
             )
             if found:
-                split = self._lower(replace(known, parts=found))
+                try:
+                    split = self._lower(replace(known, parts=found))
+                except (BackendError, PassError) as error:
+                    log.debug("%s is not reduced in parts: %s", self.declared.name, error)
+                    split = lowered
                 # with states kept between kernels tiles are others, of which there may be enough
                 sides = parts_known(split, known.sizes)[0]
                 if any(sides.get(c.part, 2) > 1 for c in split.mapping.cuts):

@@ -38,7 +38,8 @@ def explain_parts(
     merging = [k.name for k in mapping.kernels if set(cut.states) & set(k.reads)]
     how = f"{cut.rank} is reduced in parts side by side, counted by {cut.part}"
     if cut.step in values:
-        how += f": {sizes[cut.part]} of {values[cut.step]} coordinates"
+        what = "positions of its list" if cut.positions else "coordinates"
+        how += f": {sizes[cut.part]} of {values[cut.step]} {what}"
     if cut.parts:
         why = "as was asked for"
     elif cut.step in values:

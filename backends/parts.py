@@ -61,8 +61,8 @@ def with_parts(
     found, values = dict(sizes), dict(parameters)
     for cut in cuts:
         stretch = None if cut.extent is None else scalar(cut.extent, sizes, parameters)
-        walked = sizes[cut.rank] if stretch is None else int(stretch)
-        tiles = max(1, -(-walked // cut.tile))
+        walked = sizes[cut.positions or cut.rank] if stretch is None else int(stretch)
+        tiles = max(1, -(-walked // cut.unit))
         if cut.parts:
             length = -(-tiles // cut.parts)
         else:
@@ -70,7 +70,7 @@ def with_parts(
             walking = [k for k in kernels if any(g.rank == cut.part for g in k.grid)]
             count = max(count_programs(k, apart) for k in walking)
             length = tiles_of_part(tiles, count, processors * cut.residents, cut.least)
-        values[cut.step] = length * cut.tile
+        values[cut.step] = length * cut.unit
         found[cut.part] = cut.parts or -(-tiles // length)
         if cut.extent is not None:
             found[cut.part] += 1  # a stretch begins anywhere in its first part
@@ -110,7 +110,11 @@ def walked_length(
     kernel: MappedKernel, rank: str, sizes: Mapping[str, int], parameters: Mapping[str, Scalar]
 ) -> int:
     """Return how many coordinates of a rank a program walks at most."""
-    ranges = kernel.traversals[0].domain.ranges
+    (traversal,) = kernel.traversals
+    ranges = traversal.domain.ranges
+    if traversal.walks and not ranges:
+        listed = sum(sizes.get(w.rank, sizes[rank]) * w.width for w in traversal.walks)
+        return min(sizes[rank], listed)
     if len(ranges) != 1:
         return sizes[rank]
     rows: dict[Expression, Expression] = {}

@@ -261,11 +261,12 @@ def number(expression: Expression) -> str:
 
 def parts(cut: Cut, lowered: Lowered) -> Iterator[str]:
     """Yield how many parts a rank is reduced in, and how long they are."""
-    stretch = f"size_{cut.rank}" if cut.extent is None else number(cut.extent)
+    size = f"size_{cut.positions or cut.rank}"
+    stretch = size if cut.extent is None else number(cut.extent)
     more = "" if cut.extent is None else " + 1"
-    yield from lay_out(f"    tiles = max(1, -(-{stretch} // {cut.tile}))")
+    yield from lay_out(f"    tiles = max(1, -(-{stretch} // {cut.unit}))")
     if cut.parts:
-        yield f"    {cut.step} = -(-tiles // {cut.parts}) * {cut.tile}"
+        yield f"    {cut.step} = -(-tiles // {cut.parts}) * {cut.unit}"
         yield f"    size_{cut.part} = {cut.parts}{more}"
         return
     kernel = next(k for k in lowered.kernels if any(g.rank == cut.part for g in k.grid))
@@ -273,8 +274,8 @@ def parts(cut: Cut, lowered: Lowered) -> Iterator[str]:
     yield from lay_out(f"    programs = {' * '.join(counts) or '1'}")
     device = f"{lowered.cascade.inputs[0]}.device"
     yield f"    slots = {cut.residents} * processors_of({device})"
-    yield f"    {cut.step} = tiles_of_part(tiles, programs, slots, {cut.least}) * {cut.tile}"
-    yield f"    size_{cut.part} = -(-tiles * {cut.tile} // {cut.step}){more}"
+    yield f"    {cut.step} = tiles_of_part(tiles, programs, slots, {cut.least}) * {cut.unit}"
+    yield f"    size_{cut.part} = -(-tiles * {cut.unit} // {cut.step}){more}"
 
 
 def grid_counts(kernel: Kernel, without: str = "") -> list[str]:
@@ -374,6 +375,7 @@ def size_sources(lowered: Lowered) -> tuple[dict[str, str], tuple[str, ...]]:
     needed = {a.rank for k in lowered.kernels for a in k.arguments if a.kind == "size"}
     needed |= {r for k in lowered.kernels for b in k.writes for r in b.ranks}
     needed |= {g.rank for k in lowered.kernels for g in k.grid}
+    needed |= {c.positions for c in lowered.mapping.cuts if c.positions}
     sources = {r: str(n) for r, n in static.items() if r in homes or r in needed}
     sources |= {r: home for r, home in homes.items() if r not in static}
     wanted = tuple(r for r in cascade.ranks if r in needed and r not in sources)

@@ -79,6 +79,8 @@ class Cut:
     most ``extent`` coordinates, parts are counted from where that begins, rounded down to
     ``step``; None where the whole rank is walked. ``states`` hold the parts' states between the
     kernel that walks the rank and the one that merges.
+    positions : where a list says what is walked, the rank of its positions, which parts then count
+    instead; each stands for ``width`` coordinates.
     tile : the widest tile of the rank. residents : programs that one multiprocessor runs at a time.
     parts : how many the user wants; 0: the launcher's rule. least : tiles of a part, at least.
     """
@@ -92,6 +94,13 @@ class Cut:
     parts: int = 0
     least: int = 1
     extent: Expression | None = None
+    positions: str = ""
+    width: int = 1
+
+    @property
+    def unit(self) -> int:
+        """What parts count in: coordinates of a tile, or positions of a list that fill one."""
+        return max(1, self.tile // self.width) if self.positions else self.tile
 
 
 @dataclass(frozen=True, slots=True)

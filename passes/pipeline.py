@@ -260,6 +260,7 @@ def cut_groups(
     every: list[Packed] = []
     stored: dict[str, Expression | None] = {}
     parts = tuple(c.part for c in cuts)
+    steps = tuple(c.step for c in cuts)
     for name, group in zip(kernel_names(cascade, groups, cuts), groups, strict=True):
         packed = pack_rows(
             cascade,
@@ -292,7 +293,7 @@ def cut_groups(
         every.append(packed)
         kernels.append(
             partition(
-                replace(kernel, described=described, aligned=tuple(c.step for c in cuts)),
+                replace(kernel, described=described, aligned=steps),
                 dtypes=dtypes,
                 sizes={**dict.fromkeys(parts, PARTS_HELD), **sizes},
                 target=known.target,
@@ -330,7 +331,8 @@ def cut_tiles(
         tile = max(k.partition(cut.rank).tile for k in walking)
         least = max(least_tiles(k, cut.rank, sizes) for k in walking)
         beside = min(k.residents for k in walking)
-        found.append(replace(cut, tile=tile, residents=beside, least=least))
+        width = min((w.width for k in walking for t in k.traversals for w in t.walks), default=1)
+        found.append(replace(cut, tile=tile, residents=beside, least=least, width=width))
     return tuple(found)
 
 

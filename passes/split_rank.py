@@ -35,6 +35,7 @@ from .merge_states import PART, merge_states
 from .pack_rows import moving_accesses
 from .stabilise import in_order
 from .stream import stream
+from .walk_lists import members, sole_list
 from .walked_span import walked_span
 
 
@@ -112,11 +113,14 @@ def split(
     taken = {*cascade.inputs, *(e.name for e in cascade.einsums), *cascade.ranks}
     taken |= {n for n, _ in cascade.parameters}
     cut = Cut(walked, fresh(f"{walked}_part", taken), fresh(f"{walked}_step", taken))
-    span = walked_span(entries(state, walked), rank=walked, real=real)
-    begin = None
-    if span and set(free_ranks(span[0])) <= apart:
+    filters = tuple(entries(state, walked))
+    span, begin, member = walked_span(filters, rank=walked, real=real), None, None
+    if any(member_of for x in filters for member_of in members(x, walked)):
+        member = sole_list(filters, walked)
+        cut = cut if member is None else replace(cut, positions=member.ranks[0])
+    elif span and set(free_ranks(span[0])) <= apart:
         begin, cut = span[0], replace(cut, extent=span[1])
-    parts = Parts(state, cut, taken, begin)
+    parts = Parts(state, cut, taken, begin, member)
     written = (*parts.body(), *parts.merged())
     replaced = {e.name for e in written}
     einsums = tuple(e for e in cascade.einsums if e.name not in replaced) + written
@@ -126,12 +130,21 @@ def split(
 
 
 class Parts:
-    """The einsums of one state in parts, and of their merge."""
+    """The einsums of one state in parts, and of their merge.
+
+    ``begin`` is where a row's stretch of the rank begins; ``member`` asks whether a list names a
+    coordinate, and each part then takes its own positions of the list.
+    """
 
     def __init__(
-        self, state: Streaming, cut: Cut, taken: set[str], begin: Expression | None = None
+        self,
+        state: Streaming,
+        cut: Cut,
+        taken: set[str],
+        begin: Expression | None = None,
+        member: Reduce | None = None,
     ) -> None:
-        self.state, self.cut = state, cut
+        self.state, self.cut, self.member = state, cut, member
         own = [x.tensor if isinstance(x, Field) else x.name for x in state.body]
         self.names = {name: fresh(name + PART, taken) for name in own}
         step = Parameter(cut.step)
@@ -140,7 +153,7 @@ class Parts:
             number = Apply("+", (Apply("//", (begin, step)), number))
         first = Apply("*", (number, step))
         behind = Apply("*", (Apply("+", (number, Constant(1))), step))
-        at = RankVariable(cut.rank)
+        at = RankVariable(cut.positions or cut.rank)
         self.inside = [Apply("<=", (first, at)), Apply("<", (at, behind))]
 
     def body(self) -> tuple[Einsum, ...]:
@@ -148,8 +161,7 @@ class Parts:
         found = []
         for item in self.state.body:
             if isinstance(item, Einsum):
-                entry = self.confined(item.reads, item.body)
-                filter = conjunction([*entry, *([] if item.filter is None else [item.filter])])
+                filter = self.confined(item.filter, item.reads, item.body)
                 found.append(
                     replace(
                         item,
@@ -159,8 +171,7 @@ class Parts:
                     )
                 )
             else:
-                entry = self.confined(tensors(item.lift), item.lift)
-                filter = conjunction([*entry, *([] if item.filter is None else [item.filter])])
+                filter = self.confined(item.filter, tensors(item.lift), item.lift)
                 body = Reduce(
                     item.reducer,
                     item.ranks_reduced,
@@ -171,13 +182,21 @@ class Parts:
                 found.append(Einsum(self.at(Access(item.tensor, ranks)), body))
         return tuple(found)
 
-    def confined(self, reads: tuple[str, ...], body: Expression) -> list[Expression]:
-        """Return the condition of being in the part, where a chain enters the rank.
+    def confined(
+        self, filter: Expression | None, reads: tuple[str, ...], body: Expression
+    ) -> Expression | None:
+        """Return a filter with the condition of being in the part, where a chain enters the rank.
 
         What reads such a tensor has its points only. A reduction and a ``default`` exist everywhere
         again.
         """
-        return list(self.inside) if enters(self.state, self.cut.rank, reads, body) else []
+        if not enters(self.state, self.cut.rank, reads, body):
+            return filter
+        member = self.member
+        if member is None or filter is None:
+            return conjunction([*self.inside, *([] if filter is None else [filter])])
+        own = conjunction([*self.inside, *([] if member.filter is None else [member.filter])])
+        return rewrite(filter, lambda x: replace(member, filter=own) if x == member else None)
 
     def at(self, access: Access) -> Access:
         """Return a tensor of the state or its body as every part has it."""

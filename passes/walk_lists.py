@@ -265,6 +265,17 @@ def members(condition: Condition, streamed: str) -> Iterator[Reduce]:
             yield x
 
 
+def sole_list(conditions: Iterable[Condition], streamed: str) -> Reduce | None:
+    """Return the test of the one list that every point of all conditions is in; None without."""
+    found: set[Reduce] = set()
+    for condition in conditions:
+        lists = list(members(condition, streamed))
+        if len(set(lists)) != 1 or not set(lists) <= set(conjuncts(condition)):
+            return None
+        found |= set(lists)
+    return found.pop() if len(found) == 1 else None
+
+
 def negated(condition: Condition, positive: bool) -> Iterator[Expression]:
     """Yield the tests that stand under a ``not``, or where no connective says how they count."""
     match condition:

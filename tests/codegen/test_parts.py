@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -181,3 +182,39 @@ def test_parts_are_so_long_that_their_states_move_no_more_than_they_walk() -> No
     assert few.mapping.cuts[0].least == 8
     assert (sizes["m_part"], values["m_step"]) == (4, 512)
     assert len(lower(32, 2048).kernels) == 1
+
+
+@pytest.mark.parametrize("count", [(3, 0), (1, 5)])
+def test_parts_of_a_list_are_its_positions(count: tuple[int, int]) -> None:
+    """Each part walks its own positions; those behind the count of a list stand for nothing."""
+    draw = torch.Generator().manual_seed(7)
+    Q = torch.randn(1, 2, 1, 16, generator=draw)
+    K, V = (torch.randn(1, 2, 160, 16, generator=draw) for _ in "KV")
+    Blocks = torch.stack([torch.randperm(10, generator=draw)[:6] for _ in "hh"])[None, :, None]
+    Count = torch.tensor(count, dtype=torch.int32)[None, :, None]
+    tensors = [x.to(DEVICE) for x in (Q, K, V, Blocks.int(), Count)]
+    f = einfall.compile(examples.block_lists, backend="triton", tiles={"m": 16}, parts={"m": 3})
+    found = f(*tensors, P0=16, M0=16)
+    (cut,) = f.mapping.cuts
+    assert (cut.positions, cut.width, cut.unit) == ("j", 16, 1)
+    text = f.kernels[0].text
+    assert "m_slot_begin = tl.maximum(0, m_part * m_step) * 16" in text
+    given = (x.cpu() for x in tensors)
+    exact = einfall.interpret(examples.block_lists, *given, P0=16, M0=16)
+    for got, want in zip(found, exact, strict=True):
+        finite = np.isfinite(want)
+        x = got.double().cpu().numpy()
+        assert np.array_equal(np.isfinite(x), finite)
+        assert relative(x[finite], want[finite]) < TOLERANCE["float32"]
+    assert "positions of its list" in str(f.explain())
+
+
+def test_lists_at_few_rows_are_reduced_in_parts_by_themselves(tmp_path: Path) -> None:
+    f = einfall.compile(examples.quest, backend="triton", target="sm_90")
+    Q = torch.empty(1, 8, 64, dtype=torch.float16, device="meta")
+    K = torch.empty(1, 2, 1 << 14, 64, dtype=torch.float16, device="meta")
+    low = f.lower(Q, K, K, G=4, B=16, k=64)
+    (cut,) = low.mapping.cuts
+    sizes, values = parts_known(low, low.known.sizes)
+    assert cut.positions and cut.width == 16 and sizes["m_part"] > 1
+    assert sizes["m_part"] * values["m_step"] >= 64 > (sizes["m_part"] - 1) * values["m_step"]

@@ -76,7 +76,7 @@ def check(
     verify(after)
     assert parse(str(after)) == after
     for parts in PARTS:
-        stretch = sizes[cut.rank]
+        stretch = sizes[cut.positions or cut.rank]
         if cut.extent is not None:
             known = scalar(cut.extent, sizes, values)
             assert known is not None
