@@ -54,7 +54,8 @@ class KernelExplanation:
     boxes : inputs of which tiles are fetched by tensor descriptors. programs : of a launch; None
     where a size is open. views : ranks of memory, and where they are in those that are walked.
     emitter : the language of the text, with the reason where another was looked at. crew : how
-        warps of different work share a program. search : how members of a long rank are found.
+        warps of different work share a program.
+        search : how members of a long rank are found. scattered : what is stored where lists say.
     """
 
     name: str
@@ -72,6 +73,7 @@ class KernelExplanation:
     emitter: str = "tl"
     crew: Crew | None = None
     search: tuple[str, ...] = ()
+    scattered: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,4 +214,5 @@ def explain_kernel(
         kernel.emitter,
         kernel.crew,
         search_lines(kernel),
+        kernel.scattered,
     )

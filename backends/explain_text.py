@@ -123,6 +123,8 @@ def kernel_lines(k: KernelExplanation) -> Iterator[str]:
         yield from role(rank)
     for name, coordinate in k.views:
         yield f"{name} of memory is at {coordinate}"
+    if k.scattered:
+        yield f"where nothing is stored {listing(k.scattered)} holds 0"
     yield from k.search
     for e in () if k.search else k.before:
         yield f"first {e}"

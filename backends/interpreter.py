@@ -25,6 +25,7 @@ from .interpreter_expression import evaluate_expression, keeps, space_elements
 from .interpreter_order import Loop, execution_order
 from .interpreter_selection import evaluate_selection
 from .interpreter_space import Bindings, Present, Space, both, dense, shrink
+from .interpreter_unique import check_lists, unique_lists
 from .numpy_operators import Array
 
 Numbers = Literal["float64", "declared"]
@@ -103,6 +104,7 @@ def _run(
         bind_parameters(cascade, parameters),
         rank_sizes(cascade, shapes, parameters, sizes),
         real,
+        unique_lists(cascade),
     )
     steps = execution_order(cascade)
     last = {name: position for position, step in enumerate(steps) for name in _names(step)}
@@ -139,6 +141,7 @@ def _step(
             for inner in step.steps:
                 _step(cascade, inner, {**fixed, step.rank: generation}, bindings, block)
         return
+    check_lists(step, bindings.unique, bindings)
     whole = {rank: numpy.arange(bindings.sizes[rank]) for rank in step.ranks}
     space = Space({**whole, **{rank: numpy.array([i]) for rank, i in fixed.items()}})
     space = Space({rank: space.coordinates[rank] for rank in step.ranks})

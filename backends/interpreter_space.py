@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy
@@ -84,12 +84,16 @@ class Space:
 
 @dataclass(frozen=True, slots=True)
 class Bindings:
-    """What names mean while a cascade runs; ``tensors`` grows as einsums are computed."""
+    """What names mean while a cascade runs; ``tensors`` grows as einsums are computed.
+
+    unique : lists that name no coordinate twice, each with the input that was declared so.
+    """
 
     tensors: dict[str, Present]
     parameters: Mapping[str, Scalar]
     sizes: Mapping[str, int]
     real: DType
+    unique: Mapping[str, str] = field(default_factory=dict)
 
 
 def both(*masks: Array | None) -> Array | None:

@@ -159,13 +159,14 @@ class Plan:
                     continue  # written in part by an earlier kernel
                 shape = buffer_shape(buffer, sizes)
                 shapes[buffer.tensor], strides[buffer.tensor] = shape, contiguous_strides(shape)
+                whole = programs > 0 and not buffer.zeros
                 if kernel.name in lasts:
                     slots[buffer.tensor] = len(slots)
                     lasting_slots[buffer.tensor] = len(lasting_slots)
-                    made.append(new(buffer, shape, device, written=programs > 0).make())
-                elif buffer.tensor in self.outputs or programs == 0:
+                    made.append(new(buffer, shape, device, written=whole).make())
+                elif buffer.tensor in self.outputs or not whole:
                     slots[buffer.tensor] = len(slots)
-                    made.append(new(buffer, shape, device, written=programs > 0))
+                    made.append(new(buffer, shape, device, written=whole))
                 else:
                     between[buffer.tensor] = place = piece(buffer, shape, held)
                     held += -(-place.size // PLACE) * PLACE

@@ -186,7 +186,7 @@ def buffers_of(mapping: Mapping, kernel: MappedKernel) -> dict[str, Buffer]:
     """Return what a kernel writes, by name."""
     dtypes = dict(mapping.dtypes)
     ranks = {e.name: e.ranks for e in mapping.cascade.einsums}
-    return {t: Buffer(t, ranks[t], dtypes[t]) for t in kernel.writes}
+    return {t: Buffer(t, ranks[t], dtypes[t], zeros=t in kernel.scattered) for t in kernel.writes}
 
 
 def title(mapping: Mapping, kernel: MappedKernel) -> tuple[str, ...]:

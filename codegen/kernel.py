@@ -37,7 +37,7 @@ class Buffer:
     dtype is a numpy-style name (``float16``, ``bfloat16``, ``float32``, ``int32``, ``int64``).
     ``generations`` names an iterative rank whose extent is size + 1, or "". ``tiles`` gives ranks
     of which the tensor has one element for each tile, with the tile's width; ``fixed`` ranks of its
-    own, with their extents.
+    own, with their extents. ``zeros``: it holds 0 before a kernel writes some of it.
     """
 
     tensor: str
@@ -46,6 +46,7 @@ class Buffer:
     generations: str = ""
     tiles: tuple[tuple[str, int], ...] = ()
     fixed: tuple[tuple[str, int], ...] = ()
+    zeros: bool = False
 
     def extent(self, rank: str, size: int) -> int:
         """Return how many elements lie along a rank of a size."""

@@ -65,7 +65,7 @@ from .loop_nest import (
     Var,
     nonnegative,
 )
-from .select import Selections
+from .select import Selections, both
 from .signature import sign
 from .table_walk import list_dtypes, listed
 from .tiles import Parts
@@ -438,10 +438,11 @@ class Lowering(Selections):
     def store(self, buffer: Buffer) -> None:
         """Write a tensor; points that do not exist hold 0."""
         condition = self.presence.get(buffer.tensor)
+        scattered = buffer.tensor in self.kernel.scattered
         for parts in self.assignments(buffer.ranks):
             ranks = tuple(RankVariable(r) for r in buffer.ranks)
             value = self.tile(Access(buffer.tensor, ranks), parts)
-            if condition is not None:
+            if condition is not None and not scattered:
                 value = Op("where", (self.tile(condition, parts), value, Number(0)))
             views = {v.rank: v.coordinate for v in self.kernel.views}
             coordinates = tuple(
@@ -454,6 +455,9 @@ class Lowering(Selections):
                 for inner in (free_ranks(views[r]) if r in views else (r,))
             ]
             guard = self.bounds(tuple(dict.fromkeys(walked)), parts)
+            if condition is not None and scattered:
+                test = self.tile(condition, parts)
+                guard = test if guard is None else both(guard, test)
             self.say(Store(buffer.tensor, coordinates, value, guard))
 
     def bounds(self, ranks: tuple[str, ...], parts: Parts) -> Value | None:

@@ -161,6 +161,7 @@ class MappedKernel:
     aligned : parameters that are multiples of every streamed tile, so that what begins there begins
         with a whole tile.
     views : ranks that tensors in memory have and the kernel has not.
+    scattered : tensors whose points are stored where a list says, in memory that holds 0 before.
     residents : programs that a multiprocessor is taken to run at a time.
     described : tensors whose tiles may be fetched by a tensor descriptor: the last rank contiguous,
         everything else aligned to 16 bytes, a target that has them.
@@ -186,6 +187,7 @@ class MappedKernel:
     steps: tuple[tuple[str, int], ...] = ()
     aligned: tuple[str, ...] = ()
     views: tuple[View, ...] = ()
+    scattered: tuple[str, ...] = ()
     described: tuple[str, ...] = ()
     num_warps: int = 4
     num_stages: int = 2

@@ -27,9 +27,11 @@ from ..ir.expression import (
     tensors,
     walk,
 )
+from ..ir.mapping import View
 from ..ir.selection import WHOLE, find_count, list_rank, selections
 from .align import aligned
 from .facts import pointwise
+from .scatter_store import scatters
 from .segments import part_ranks
 from .walk_lists import is_member
 
@@ -49,6 +51,7 @@ class Group:
     resident : short ranks, held whole; ``streamed`` the long rank that is reduced, if any.
     segments : the ranks of its parts, if it is a concatenated one.
     ordered : a rank that is put in order, and the rank of the list that this gives.
+    views : where memory has what lies under other ranks here, since a list says where it belongs.
     searched : the einsum that chooses from a rank that no program holds whole.
     added : sums over a parallel rank to which it adds in memory (``add_up``).
     """
@@ -62,6 +65,7 @@ class Group:
     ordered: tuple[tuple[str, str], ...] = ()
     searched: str = ""
     added: tuple[Einsum, ...] = ()
+    views: tuple[View, ...] = ()
 
 
 def divide(
@@ -87,7 +91,8 @@ def divide(
     short = short_ranks(cascade, sizes, limit, places)
     writers = {e.name: e for e in cascade.einsums}
     order = {e.name: k for k, e in enumerate(cascade.einsums)}
-    crossing = set(captured(cascade.einsums)) | {e.name for e in selections(cascade.einsums)}
+    turned = scatters(cascade)
+    crossing = set(captured(cascade.einsums)) | apart(cascade)
     counts = {c.name: e for e in selections(cascade.einsums)
               if (c := find_count(cascade.einsums, e)) is not None}  # fmt: skip
     wanted = [t for t in cascade.outputs if t in writers]
@@ -104,6 +109,10 @@ def divide(
             plan = plan_selection(writers[target], body, count, cascade, writers, order, short)
             if sizes.get(body.rank, WHOLE + 1) > WHOLE:
                 plan = replace(plan, resident=(), ordered=(), searched=target)
+        elif target in turned:
+            einsum, view = turned[target]
+            along = {**writers, target: einsum}
+            plan = replace(plan_target(target, cascade, along, order, short), views=(view,))
         else:
             plan = plan_target(target, cascade, writers, order, short)
         plans[target] = plan
@@ -114,6 +123,11 @@ def divide(
                     crossing.add(name)
                     wanted.append(name)
     return tuple(merge(plans, cascade, order))
+
+
+def apart(cascade: Cascade) -> set[str]:
+    """Return the tensors that a kernel of their own stores: lists, and what lists put in place."""
+    return {e.name for e in selections(cascade.einsums)} | set(scatters(cascade))
 
 
 def unsupported(cascade: Cascade) -> None:
@@ -152,6 +166,8 @@ def long_ranks(cascade: Cascade, places: bool) -> frozenset[str]:
     joined = part_ranks(cascade.einsums)
     long = {*joined, *(r for parts in joined.values() for r in parts)}
     writers = {e.name: e for e in cascade.einsums}
+    for einsum, view in scatters(cascade).values():
+        long |= {view.rank, *free_ranks(view.coordinate), *einsum.ranks[:-1]}
     for einsum in cascade.einsums:
         if isinstance(einsum.body, Populate):
             # lists are one a program, and what they are chosen from is tiles elsewhere
@@ -209,7 +225,7 @@ def plan_target(
 ) -> Group:
     """Find the slice of one target and the roles of its ranks."""
     parallel = tuple(r for r in writers[target].ranks if r not in short)
-    cut = {e.name for e in selections(cascade.einsums)} - {target}
+    cut = apart(cascade) - {target}
     while True:
         slice = closure(target, writers, order, cut)
         elsewhere = {t for t in captured(slice) if t != target} - cut
@@ -284,7 +300,7 @@ def plan_selection(
     rank, place = body.rank, list_rank(einsum)
     whole = short | {rank, place}
     cut = {t for t in captured(cascade.einsums) if t != einsum.name}
-    cut |= {e.name for e in selections(cascade.einsums) if e.name != einsum.name}
+    cut |= apart(cascade) - {einsum.name}
     while True:
         slice = closure(einsum.name, writers, order, cut)
         inner = [e for e in slice if isinstance(e.body, Reduce)]
@@ -422,7 +438,7 @@ def merge(plans: Mapping[str, Group], cascade: Cascade, order: Mapping[str, int]
     for name in sorted(plans, key=order.__getitem__):
         plan = plans[name]
         for k, other in enumerate(merged):
-            if plan.ordered or other.ordered or plan.searched or other.searched:
+            if any(x.ordered or x.searched or x.views for x in (plan, other)):
                 continue
             wide, narrow = (plan, other) if plan.segments else (other, plan)
             within = narrow.streamed in wide.segments and narrow.slice == tuple(

@@ -150,7 +150,8 @@ def map_kernel(
         infinite=tuple(sorted(infinite_tensors(cascade))),
         ordered=group.ordered,
         steps=tuple((r, n) for r, n in steps.items() if r in tiled),
-        views=views,
+        views=(*views, *group.views),
+        scattered=group.targets if group.views else (),
         notes=notes,
     )
 

@@ -34,6 +34,7 @@ from .pack_rows import Packed, pack_rows
 from .partition import partition, worth_describing
 from .reasons import reasons
 from .reassociate import reassociate
+from .scatter_store import invert_lists
 from .simplify import simplify
 from .solve_equalities import solve_equalities
 from .split_blocks import block_sizes, split_blocks
@@ -113,6 +114,7 @@ CASCADE_PASSES: tuple[tuple[str, Callable[[Cascade, Known], Cascade]], ...] = (
         "membership",
         lambda c, k: expand_membership(c, sizes=k.sizes, shapes=k.shapes, parameters=k.parameters),
     ),
+    ("invert_lists", lambda c, k: invert_lists(c)),
     ("split_blocks", lambda c, k: split_blocks(c, parameters=k.parameters)),
     ("solve_equalities", lambda c, k: solve_equalities(c, short=short(c, k))),
     ("split_sums", lambda c, k: split_sums(c, sizes=every_size(c, k))),
@@ -262,14 +264,16 @@ def cut_groups(
     parts = tuple(c.part for c in cuts)
     steps = tuple(c.step for c in cuts)
     for name, group in zip(kernel_names(cascade, groups, cuts), groups, strict=True):
-        packed = pack_rows(
-            cascade,
-            group,
-            sizes=known.sizes,
-            shapes=shapes,
-            parameters=known.parameters,
-            apart=parts,
-        )
+        packed = Packed(group, cascade, parts)
+        if not group.views:
+            packed = pack_rows(
+                cascade,
+                group,
+                sizes=known.sizes,
+                shapes=shapes,
+                parameters=known.parameters,
+                apart=parts,
+            )
         sizes = {**known.sizes, **packed.sizes}
         kernel = map_kernel(
             packed.cascade,
@@ -285,7 +289,9 @@ def cut_groups(
             views=packed.views,
         )
         presence = dict(kernel.presence)
-        stored |= {t: unpacked(presence[t], packed) for t in group.targets}
+        for t in group.targets:
+            # what lists put in place holds 0 everywhere else
+            stored[t] = None if group.views else unpacked(presence[t], packed)
         pays = known.descriptors
         if pays is None:
             pays = worth_describing(kernel, sizes)

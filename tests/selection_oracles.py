@@ -112,6 +112,22 @@ def snapkv(Q: Array, K: Array, G: int, R: int, near: int, sinks: int, k: int) ->
     return best(P, k, (m < sinks) | (m >= len(m) - near), True)[0]
 
 
+def routing(X: Array, V: Array, M: Array, w: int) -> tuple[Array, Array]:
+    """Cluster by cluster: sorted members, a triangle of scores, sums at positions, then counts."""
+    B, H, n, _ = X.shape
+    lists = numpy.zeros((B, H, M.shape[1], w), int)
+    O, N = numpy.zeros_like(V), numpy.zeros((B, H, n, 1))  # noqa: E741
+    for b, h, c in numpy.ndindex(lists.shape[:3]):
+        near = X[b, h] @ M[h, c]
+        members = sorted(sorted(range(n), key=lambda p: (-near[p], p))[:w])
+        lists[b, h, c, : len(members)] = members
+        x = X[b, h, members]
+        Y = weights(x @ x.T, numpy.tri(len(members), dtype=bool)) @ V[b, h, members]
+        numpy.add.at(O[b, h], members, Y)
+        numpy.add.at(N[b, h], members, 1)
+    return O / (N + 0.01), lists
+
+
 def block_lists(
     Q: Array, K: Array, V: Array, Blocks: Array, Count: Array, P0: int, M0: int
 ) -> tuple[Array, Array]:
@@ -130,6 +146,7 @@ ORACLES: dict[str, Callable[..., Any]] = {
     "block_lists": block_lists,
     "double_sparsity": double_sparsity,
     "quest": quest,
+    "routing": routing,
     "seer_attention": seer_attention,
     "snapkv": snapkv,
     "tidal_decode": tidal_decode,

@@ -74,7 +74,9 @@ def nests(lowered: Lowered) -> Iterator[Nest]:
             if table.name not in made:
                 made.add(table.name)
                 yield table
-        buffers = {t: Buffer(t, ranks[t], dtypes[t]) for t in kernel.writes}
+        buffers = {
+            t: Buffer(t, ranks[t], dtypes[t], zeros=t in kernel.scattered) for t in kernel.writes
+        }
         if kernel.search is not None:
             yield from search_nests(kernel, dtypes=dtypes, buffers=buffers)
             continue
