@@ -146,7 +146,7 @@ RECIPES: Mapping[str, Recipe] = {
     "snapkv_scores": Recipe(("Q: b h p e", "K: b kv m e"), {"G": "group", "width": 5}),
     "softcap": Recipe(parameters={"cap": 1.5}, lengths="short"),
     "sparsemax": Recipe(),
-    "routing": Recipe(("X: b h p e", "V: b h p f", "M: h 3 e"), {"w": "block"}, lengths="self"),
+    "routing": Recipe(("X: b h m e", "V: b h m f", "M: h 3 e"), {"w": "half"}, "few"),
     "tidal_decode": Recipe(
         (*GROUPED, "Qn: b h e", "Kn: b kv m e", "Vn: b kv m f"), {"G": "group", "k": 5}, "few"
     ),
