@@ -43,6 +43,17 @@ NOWHERE = Location("<built>", 0, 0, 0, 0, "")
 """The location of what a pass wrote, for which no user's text exists."""
 
 
+def underlined(at: Location) -> str:
+    """Return the characters at a location as Python shows them, to stand below a message."""
+    if at == NOWHERE:
+        return ""
+    text = at.text.lstrip()
+    start = at.column - 1 - (len(at.text) - len(text))
+    end = at.end_column if at.end_line == at.line else len(at.text) + 1
+    marks = " " * start + "^" * max(1, min(end - at.column, len(text) - start))
+    return f'\n  File "{at.file}", line {at.line}\n    {text}\n    {marks}'
+
+
 class EinfallError(Exception):
     """Base of everything that Einfall raises on purpose."""
 

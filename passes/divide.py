@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from ..ir.cascade import Cascade, Einsum
-from ..ir.errors import BackendError
+from ..ir.errors import BackendError, underlined
 from ..ir.expression import (
     Access,
     Apply,
@@ -133,11 +133,10 @@ def apart(cascade: Cascade) -> set[str]:
 def unsupported(cascade: Cascade) -> None:
     """Refuse constructs that have no kernel."""
     for einsum in cascade.einsums:
-        where = f"{einsum.name} ({einsum.at})"
         if einsum.generation is not None or len(einsum.output.coordinates) != len(einsum.ranks):
             raise BackendError(
-                f"{where} is iterative in {einsum.generation or 'a rank'}: iterative ranks have no "
-                'kernel; use backend="interpreter"'
+                f"{einsum.name} is iterative in {einsum.generation or 'a rank'}: iterative ranks "
+                f'have no kernel; use backend="interpreter"{underlined(einsum.at)}'
             )
     part_ranks(cascade.einsums)
 
@@ -265,9 +264,9 @@ def plan_target(
     for einsum in slice:
         if isinstance(einsum.body, Concatenate) and einsum.body.rank != one:
             raise BackendError(
-                f"{einsum.name} ({einsum.at}) is needed whole: a concatenation has a kernel where "
-                f"everything along {einsum.body.rank} is reduced; "
-                f"return its parts, or lay them end to end before the call"
+                f"{einsum.name} is needed whole: a concatenation has a kernel where everything "
+                f"along {einsum.body.rank} is reduced; return its parts, or lay them end to end "
+                f"before the call{underlined(einsum.at)}"
             )
     resident = tuple(r for r in ranks if r not in (*parallel, *segments) and r != one)
     if one in parallel:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ..ir.cascade import Cascade, Einsum
 from ..ir.domain import Domain
-from ..ir.errors import BackendError
+from ..ir.errors import BackendError, underlined
 from ..ir.expression import (
     Access,
     Apply,
@@ -22,7 +22,6 @@ from ..ir.expression import (
 )
 from ..ir.mapping import MappedKernel, Role, Search, Traversal, View
 from ..ir.selection import find_count, list_rank
-from ..ir.show import show_expression
 from ..ir.streaming import Field, Reason, Streaming
 from .divide import Group, closure, reads_of
 from .domain_simplify import FALSE
@@ -33,7 +32,7 @@ from .phases import continued, part_results
 from .presence import Facts, explicit
 from .segments import segments
 from .stream import stream
-from .walk_lists import NARROWEST, is_member, row_steps, split_lists
+from .walk_lists import NARROWEST, is_member, place_of, row_steps, split_lists
 
 
 def map_kernel(
@@ -307,6 +306,7 @@ def loops(
         raise BackendError(
             f"{reason.tensor} cannot be reduced over {rank} with a bounded state: {reason.text}"
             + "".join(f"\n  instead: {x}" for x in reason.alternatives)
+            + (underlined(writers[reason.tensor].at) if reason.tensor in writers else "")
         )
     first, notes = loops(slice, rank, earlier)
     rest = tuple(e for e in slice.einsums if e.name not in earlier)
@@ -416,9 +416,9 @@ def refuse_listed(targets: tuple[str, ...], facts: Facts) -> None:
         for x in () if condition is None else walk(condition):
             if is_member(x):
                 raise BackendError(
-                    f"{target} ({facts.writers[target].at}) would be stored, and a list says which "
-                    f"of its points exist: {show_expression(x)}; reduce it along the rank that the "
-                    "list names, or write it over the list's places, as in K[L[p, j]]"
+                    f"{target} would be stored, and a list says which of its points exist; reduce "
+                    "it along the rank that the list names, or write it over the list's places, as "
+                    f"in K[L[p, j]]{place_of(x) or underlined(facts.writers[target].at)}"
                 )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from ..ir.cascade import Cascade, Einsum
-from ..ir.errors import BackendError
+from ..ir.errors import BackendError, underlined
 from ..ir.expression import (
     Access,
     Apply,
@@ -46,9 +46,10 @@ def part_ranks(einsums: Iterable[Einsum]) -> dict[str, tuple[str, ...]]:
         old = found.setdefault(body.rank, ranks)
         if old != ranks or len(set(ranks)) < len(ranks):
             raise BackendError(
-                f"{einsum.name} ({einsum.at}) lays {', '.join(ranks)} end to end along "
-                f"{body.rank}: every tensor along {body.rank} needs the same ranks in the same "
-                f"order ({', '.join(old)}), each once, so that one loop can walk each; name them so"
+                f"{einsum.name} lays {', '.join(ranks)} end to end along {body.rank}: every tensor "
+                f"along {body.rank} needs the same ranks in the same order "
+                f"({', '.join(old)}), each once, so that one loop can walk each; name them "
+                f"so{underlined(einsum.at)}"
             )
     return found
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from ..ir.cascade import Cascade, Einsum, Scalar
-from ..ir.errors import BackendError
+from ..ir.errors import BackendError, underlined
 from ..ir.expression import (
     Access,
     Apply,
@@ -83,9 +83,9 @@ def split_selections(
         if room is None or room > whole:
             many = "unknown length" if room is None else f"up to {room} members"
             raise BackendError(
-                f"{einsum.name} ({einsum.at}) is a list of {many} in order of value, and one "
-                f"program puts {whole} in order; write ascending=True, which lists by coordinate, "
-                "or choose fewer"
+                f"{einsum.name} is a list of {many} in order of value, and one program puts "
+                f"{whole} in order; write ascending=True, which lists by coordinate, or choose "
+                f"fewer{underlined(einsum.at)}"
             )
         count = find_count(cascade.einsums, einsum)
         assert count is not None, "every list is counted"

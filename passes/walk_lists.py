@@ -24,7 +24,7 @@ from math import gcd
 
 from ..ir.cascade import Scalar
 from ..ir.domain import Domain, Walk
-from ..ir.errors import BackendError
+from ..ir.errors import NOWHERE, BackendError, underlined
 from ..ir.expression import (
     Access,
     Apply,
@@ -76,14 +76,15 @@ def split_lists(
         return (), ()
     if not commutative:
         raise BackendError(
-            f"{show(lists[0])} would be walked in the order of the list, and what is kept along "
-            f"{streamed} depends on the order"
+            f"{listed(lists[0])} would be walked in the order of the list, and what is kept along "
+            f"{streamed} depends on the order{place_of(lists[0])}"
         )
     for condition in conditions:
         for x in negated(condition, positive=True):
             if x in lists:
                 raise BackendError(
-                    f"a list is walked where being in it is asked for; {show(x)} stands under a not"
+                    "a list is walked where being in it is asked for; "
+                    f"{listed(x)} stands under a not{place_of(x)}"
                 )
     walks = []
     earlier: dict[Expression, bool] = dict.fromkeys(lists, False)
@@ -99,13 +100,24 @@ def split_lists(
         for _, test in tests:
             for x in [] if test is None else members(test, streamed):
                 raise BackendError(
-                    f"a point in two lists would be visited twice: {show(x)} and {show(member)}; "
-                    "select into one list"
+                    "a point in two lists would be visited twice, and count twice: "
+                    f"{listed(x)} and {listed(member)}; select into one list{place_of(x)}"
                 )
         walks.append(
             walk_of(member, tuple(tests), tiled, parameters=parameters, inputs=inputs, sizes=sizes)
         )
     return dense, tuple(walks)
+
+
+def listed(member: Expression) -> str:
+    """Return the tensor of a list that is walked, by the user's name."""
+    found = [x for x in walk(member) if isinstance(x, Access) and x.at != NOWHERE]
+    return found[0].tensor if found else show(member)
+
+
+def place_of(member: Expression) -> str:
+    """Show where a text reads a list."""
+    return next((underlined(x.at) for x in walk(member) if x.at != NOWHERE), "")
 
 
 def walk_of(

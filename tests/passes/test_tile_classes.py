@@ -61,7 +61,9 @@ def drawn(draw: random.Random, operator: str) -> str:
 def points(text: str, names: dict[str, Any], shape: tuple[int, int, int, int]) -> Any:
     live_at, (P, M, _, _) = evaluator(text), shape
     known = {**names, "size_p": P, "size_m": M}
-    return np.array([[bool(live_at({**known, "p": p, "m": m})) for m in range(M)] for p in range(P)])
+    return np.array(
+        [[bool(live_at({**known, "p": p, "m": m})) for m in range(M)] for p in range(P)]
+    )
 
 
 def by_hand(kept: Any, shape: tuple[int, int, int, int]) -> Any:
