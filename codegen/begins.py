@@ -1,4 +1,4 @@
-"""Begins: where tiles of a streamed rank begin, and which tests that makes needless."""
+"""Begins: where tiles of a streamed rank begin and end, and which tests that makes needless."""
 
 from __future__ import annotations
 
@@ -62,3 +62,13 @@ def conjuncts(condition: Expression | None) -> tuple[Expression, ...]:
             return tuple(x for o in operands for x in conjuncts(o))
         case _:
             return (condition,)
+
+
+def down(x: Value, width: Value) -> Value:
+    """Return the begin of the tile in which a coordinate lies."""
+    return Op("*", (Op("//", (x, width)), width))
+
+
+def up(x: Value, width: Value) -> Value:
+    """Return the end of the tile before which a coordinate lies."""
+    return Op("*", (Op("cdiv", (x, width)), width))

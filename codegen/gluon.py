@@ -21,6 +21,7 @@ from .gluon_rows import Rows, Work
 from .gluon_shares import layout_line, shared_of
 from .gluon_text import ADDING, IMPORTED, IMPORTS, PIECES, pieces
 from .gluon_values import GluonPrinter, layout_name, layout_text
+from .gluon_walk import word
 from .kernel import Kernel
 from .layout import WIDTH, lay_out
 from .loop_nest import Load, Nest
@@ -34,6 +35,13 @@ REGISTERS = {2: 240, 3: 160}
 """Registers of a thread that computes, by the number of consumers, 128 threads each."""
 
 FETCHER_REGISTERS = 24
+
+WORKS = {
+    "whole": "Take a whole tile into the state.",
+    "cut": "Take a tile into the state of which some points may not exist.",
+    "resting": "Take a whole tile into the state while frames rest.",
+}
+"""What the work on tiles of each kind does."""
 
 
 def print_gluon(nest: Nest) -> Kernel | str:
@@ -124,19 +132,17 @@ class File:
         """Return the work on whole tiles and on cut ones."""
         first = [d.var.name for d in self.plan.products]
         first += [v.name for v in self.plan.carried]
+        make = Work if self.crew.rotated else TileInOrder
         found: dict[str, Function] = {}
         for section in self.plan.sections:
-            kind = "cut" if section.loop.cut else "whole"
-            make = Work if self.crew.rotated else TileInOrder
-            lines = make(self.nest, self.plan, section, rows).lines
-            says = {
-                "whole": "Take a whole tile into the state.",
-                "cut": "Take a tile into the state of which some points may not exist.",
-            }[kind]
-            free = free_names(lines)
-            order = [*(n for n in dict.fromkeys(first) if n in free), *free]
-            function = self.function(kind, says, lines, self.visible(order))
-            assert found.setdefault(kind, function) == function
+            texts = {word(section): make(self.nest, self.plan, section, rows).lines}
+            if section.resting is not None:
+                texts["resting"] = Work(self.nest, self.plan, section, rows, rests=True).lines
+            for kind, lines in texts.items():
+                free = free_names(lines)
+                order = [*(n for n in dict.fromkeys(first) if n in free), *free]
+                function = self.function(kind, WORKS[kind], lines, self.visible(order))
+                assert found.setdefault(kind, function) == function
         return found
 
     def visible(self, names: list[str]) -> list[str]:
@@ -317,6 +323,9 @@ def free_names(lines: Iterable[str]) -> tuple[str, ...]:
                     read(walked)
                     known.update(x.id for x in ast.walk(target) if isinstance(x, ast.Name))
                     visit(inner)
+                case ast.If(test=test, body=inner, orelse=other):
+                    read(test)
+                    visit([*inner, *other])
                 case ast.Assign(targets=targets, value=value):
                     read(value)
                     for t in targets:

@@ -10,7 +10,20 @@ from .gluon_values import GluonPrinter
 from .gluon_walk import Phase, Walk, stay, word
 from .kernel import Argument
 from .layout import needed
-from .loop_nest import Cast, Dot, Load, Nest, Ref, Statement, Store, statements, value_axes
+from .loop_nest import (
+    Cast,
+    Dot,
+    Fold,
+    Let,
+    Load,
+    Nest,
+    Ref,
+    Statement,
+    Store,
+    Var,
+    statements,
+    value_axes,
+)
 from .operands import bare
 from .positions import uses_coordinate
 from .schedule import Held, Late, Schedule, Section
@@ -19,17 +32,23 @@ from .schedule import Held, Late, Schedule, Section
 class Work(GluonPrinter):
     """The work on one tile: what stands between its early products and its late ones."""
 
-    def __init__(self, nest: Nest, plan: Schedule, section: Section, outer: Rows) -> None:
+    def __init__(
+        self, nest: Nest, plan: Schedule, section: Section, outer: Rows, *, rests: bool = False
+    ) -> None:
         super().__init__(nest, plan)
         self.section, self.depth = section, 1
+        work = section.work
+        if rests:
+            assert section.resting is not None
+            work = section.resting.body
         self.bases, self.names = outer.bases, outer.names
         self.layouts, self.pieces, self.helpers = outer.layouts, outer.pieces, outer.helpers
-        if any(uses_coordinate(s, self.columns) for s in section.work):
+        if any(uses_coordinate(s, self.columns) for s in work):
             first = plan.columns.first
             self.add(f"{self.columns} = {first} + {plan.columns.rank}_row")
-        for s in section.work:
+        for s in work:
             self.statement(s)
-        self.add(f"return {', '.join(outer.returned(section))}")
+        self.add(f"return {', '.join((outer.rested if rests else outer.returned)(section))}")
 
     def function(self, operator: str, axes: tuple[str, ...]) -> str:
         """Return the name of a function: that of a product's results need not be exact.
@@ -67,6 +86,17 @@ class Rows(GluonPrinter):
         found = [own_name(section, k) for k in self.positions]
         return (*found, *(v.name for v in self.plan.carried))
 
+    def rested(self, section: Section) -> tuple[str, ...]:
+        """Return what the work of a section hands back while frames rest."""
+        found = [own_name(section, k) for k in self.positions if k % 2 == 0]
+        return (*found, *(v.name for v in self.grown(section)))
+
+    def grown(self, section: Section) -> tuple[Var, ...]:
+        """Return what the work of a section carries on while frames rest."""
+        assert section.resting is not None
+        made = {s.var.name for s in section.resting.body if isinstance(s, Let | Fold)}
+        return tuple(v for v in self.plan.carried if v.name in made)
+
     def results(self) -> tuple[str, ...]:
         """Return the same by the names that they have here."""
         return self.returned(self.plan.sections[0])
@@ -89,7 +119,7 @@ class Rows(GluonPrinter):
         self.carry()
         self.add("step += 1" if stays else "step = 1")
         for phase in self.walk.phases:
-            self.loop_over(phase, calls[word(phase.sections[0])])
+            self.loop_over(phase, calls)
         self.add("")
         for held in plan.held:
             if stays and held.load is not None:
@@ -106,8 +136,11 @@ class Rows(GluonPrinter):
         start, opening = self.opening
         body = needed([*opening, *self.lines], start)
         before, after = [], []
+        if any(s.resting is not None for s in self.plan.sections):
+            before.append("watch(CONSUMER)")
+            self.pieces.setdefault("watch")
         if self.crew.turns:
-            before = ["if CONSUMER == CONSUMERS - 1:", "    pass_turn(CONSUMER)"]
+            before += ["if CONSUMER == CONSUMERS - 1:", "    pass_turn(CONSUMER)"]
             after = ["if CONSUMER == 0:", "    take_turn(CONSUMER)"]
             self.pieces |= {"take_turn": None, "pass_turn": None}
         if self.boxes:
@@ -128,18 +161,48 @@ class Rows(GluonPrinter):
         self.add(f"{name}_held.store({text if held.var.dtype != held.dtype else name})")
         self.add("fence_async_shared()")
 
-    def loop_over(self, phase: Phase, call: str) -> None:
+    def loop_over(self, phase: Phase, calls: Mapping[str, str]) -> None:
         """Write one loop of the rotated walk."""
+        section = phase.sections[0]
+        call = calls[word(section)]
         self.walk.loop(phase, placing=bool(re.search(rf"\b{self.plan.columns.first}\b", call)))
         self.products("step")
         self.late_products("step - 1")
         self.turn("pass_turn")
         self.wait_early(len(self.plan.late), "step")
-        self.call(call)
-        self.wait_late("step - 1", split=True)
-        self.carry()
+        if section.resting is None:
+            self.call(call)
+            self.wait_late("step - 1", split=True)
+            self.carry()
+        else:
+            self.rest(section, call, calls["resting"])
         self.add("step += 1")
         self.depth -= 1
+
+    def rest(self, section: Section, call: str, resting: str) -> None:
+        """Take a tile in with frames at rest; where its terms are large, once more with new ones.
+
+        What the tile is made of stays in registers until that is known. Weights in half precision
+        hold what counts as large, and sums have as much room above.
+        """
+        assert section.resting is not None
+        first = self.plan.sections[0]
+        operands = [own_name(first, k) for k in self.positions if k % 2 == 0]
+        grown = [v.name for v in self.grown(section)]
+        self.add(f"{', '.join([*operands, *(f'{v}_resting' for v in grown)])} = {resting}")
+        for bound in section.resting.bounds:
+            self.add(f"note_large({bound.name}_resting - {bound.name}, CONSUMER)")
+        self.wait_late("step - 1", split=True)
+        self.add("if large(CONSUMER) == 0:")
+        for v in grown:
+            self.add(f"    {v} = {v}_resting")
+        self.add("else:")
+        self.depth += 1
+        self.call(call)
+        self.rescale()
+        self.depth -= 1
+        if self.narrow:
+            self.make_operands()
 
     def turn(self, name: str) -> None:
         """Take or pass the turn at the tensor cores, where consumers have turns."""
@@ -220,13 +283,17 @@ class Rows(GluonPrinter):
         self.add(f"{', '.join(self.results())} = {call}")
 
     def carry(self) -> None:
+        """Carry the late products' accumulators to the new frame; make the next ones' operands."""
+        self.rescale()
+        if self.narrow:
+            self.make_operands()
+
+    def rescale(self) -> None:
         """Carry the late products' accumulators to the new frame."""
         for x in self.plan.late:
             if x.factor is not None:
                 text = self.broadcast(Ref(x.factor), x.accumulator.axes)
                 self.add(f"{x.accumulator.name} = {x.accumulator.name} * {text}")
-        if self.narrow:
-            self.make_operands()
 
     @property
     def narrow(self) -> bool:

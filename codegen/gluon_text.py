@@ -95,6 +95,50 @@ def add_box(box, at, source, _semantic=None):
     at = _semantic._convert_to_ir_values(at, require_i64=False)
     kind = ir.DESCRIPTOR_REDUCE_KIND.ADD
     _semantic.builder.create_async_tma_reduce(kind, box.handle, at, source.handle)''',
+    "watch": '''@gluon.jit
+def watch(CONSUMER: gl.constexpr):
+    """Make a register in which a warp notes for itself that a number was large."""
+    gl.inline_asm_elementwise(
+        noted(CONSUMER, ".reg .b32 NOTE; mov.b32 NOTE, 0; mov.b32 $0, 0;"),
+        "=r,r",
+        [gl.to_tensor(0)],
+        dtype=gl.int32,
+        is_pure=False,
+        pack=1,
+    )''',
+    "note_large": '''@gluon.jit
+def note_large(x, CONSUMER: gl.constexpr):
+    """Note if numbers of this warp are 256 or more, or none at all."""
+    gl.inline_asm_elementwise(
+        noted(
+            CONSUMER,
+            "{ .reg .pred p; setp.geu.f32 p, $1, 0f43800000; @p mov.b32 NOTE, 1; mov.b32 $0, 0; }",
+        ),
+        "=r,f",
+        [x],
+        dtype=gl.int32,
+        is_pure=False,
+        pack=1,
+    )''',
+    "large": '''@gluon.jit
+def large(CONSUMER: gl.constexpr):
+    """Whether a lane of this warp noted a large number; each warp branches for itself."""
+    return gl.inline_asm_elementwise(
+        noted(
+            CONSUMER,
+            "{ .reg .pred p; setp.ne.b32 p, NOTE, 0; vote.sync.any.pred p, p, 0xffffffff; "
+            "mov.b32 NOTE, 0; selp.b32 $0, 1, 0, p; }",
+        ),
+        "=r,r",
+        [gl.to_tensor(0)],
+        dtype=gl.int32,
+        is_pure=False,
+        pack=1,
+    )''',
+    "noted": '''@gluon.constexpr_function
+def noted(consumer, text):
+    """Assembly with a consumer's own register; it is one function that all consumers are in."""
+    return text.replace("NOTE", "note" + str(consumer))''',
     "turn": '''@gluon.constexpr_function
 def turn(consumer):
     """The name of a consumer's barrier."""
@@ -102,7 +146,13 @@ def turn(consumer):
 }
 """The functions by name; a file has those that it calls."""
 
-NEEDED_BY = {"take_turn": ("turn",), "pass_turn": ("turn",)}
+NEEDED_BY = {
+    "take_turn": ("turn",),
+    "pass_turn": ("turn",),
+    "watch": ("noted",),
+    "note_large": ("noted",),
+    "large": ("noted",),
+}
 """Which functions a function calls."""
 
 

@@ -228,6 +228,7 @@ class Loop:
 
     ``cut`` says that tiles may be cut by the filter or by the end of the rank. Over a table of
     tiles ``first`` is a place in a list, ``tile`` is "" and the body begins by placing the tile.
+    resting : what may stand for the body while frames rest (``passes/resting.py``).
     """
 
     rank: str
@@ -237,6 +238,15 @@ class Loop:
     tile: str
     body: tuple[Statement, ...]
     cut: bool
+    resting: Resting | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resting:
+    """A tile's work while frames rest, and the accumulators whose growth says whether they may."""
+
+    body: tuple[Statement, ...]
+    bounds: tuple[Var, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ from .absent import (
     obviously_positive,
 )
 from .additions import add_share, all_rows
-from .begins import begins_loop, begins_tile, behind_begin, conjuncts
+from .begins import begins_loop, begins_tile, behind_begin, conjuncts, down, up
 from .contract import identity_value
 from .frames import depends
 from .kernel import Buffer
@@ -65,6 +65,7 @@ from .loop_nest import (
     Var,
     nonnegative,
 )
+from .rest import rest
 from .select import Selections, both
 from .signature import sign
 from .table_walk import list_dtypes, listed
@@ -89,6 +90,10 @@ def lower(
         for a reduction or a coordinate that has no tile form.
     """
     return replace(Lowering(kernel, dtypes).nest(buffers), title=title)
+
+
+Place = Callable[[], None]
+"""What writes where a tile lies."""
 
 
 class Lowering(Selections):
@@ -184,7 +189,8 @@ class Lowering(Selections):
         else:
             for begin, end, cut in self.sections(traversal, Scalar(tile)):
                 body = tuple(self.step(traversal, cut))
-                self.say(Loop(self.rank, first, begin, end, tile, body, cut))
+                rests = None if cut else rest(self, traversal)
+                self.say(Loop(self.rank, first, begin, end, tile, body, cut, rests))
         for item in traversal.walks:
             self.follow(traversal, item)
         self.rank, self.fills, self.row_free, self.frames = "", {}, (), set()
@@ -378,11 +384,12 @@ class Lowering(Selections):
         return Ref(self.let(self.names.take(name), value, (), "int32"))
 
     def step(
-        self, traversal: Traversal, cut: bool, place: Callable[[], None] | None = None
+        self, traversal: Traversal, cut: bool, place: Place | None = None, *, rests: bool = False
     ) -> list[Statement]:
         """Write one tile's work: einsums in the new frame, accumulators carried along.
 
-        ``place`` says where the tile lies, in a loop that does not walk the rank in order.
+        ``place`` says where the tile lies, in a loop that does not walk the rank in order;
+        ``rests``, that frames stay what they were, so that nothing is carried.
         """
         outside, taken = dict(self.made), set(self.names.taken)
         self.enter(cut)
@@ -393,12 +400,12 @@ class Lowering(Selections):
         for item in traversal.streaming.body:
             if isinstance(item, Einsum):
                 self.compute(item)
-            else:
+            elif not (rests and item.tensor in self.frames):
                 reduced = Reduce(item.reducer, item.ranks_reduced, item.lift, item.filter)
                 ranks = ", ".join(item.ranks)
                 self.say(Comment(f"{item.tensor}[{ranks}] = {show_expression(reduced)}"))
                 for parts in self.assignments(item.ranks):
-                    moved += self.accumulate(item, parts)
+                    moved += self.accumulate(item, parts, rests=rests)
         for field in traversal.streaming.additions:
             add_share(self, field)
         for old, new in moved:
@@ -409,12 +416,16 @@ class Lowering(Selections):
         self.names.taken = taken | hoisted | set(self.names.tiles.values())
         return body
 
-    def accumulate(self, field: Field, parts: Parts) -> list[tuple[Var, Var]]:
+    def accumulate(
+        self, field: Field, parts: Parts, *, rests: bool = False
+    ) -> list[tuple[Var, Var]]:
         """Take one tile into an accumulator; what later fields read keeps its old value too."""
         ranks = field.ranks
         old = self.got(field.tensor, ranks, parts)
-        held = field.tensor in self.held
-        start: Value = Ref(old) if field.transport is None else self.transported(field, parts)
+        held = field.tensor in self.held and not rests
+        start: Value = Ref(old)
+        if field.transport is not None and not rests:
+            start = self.transported(field, parts)
         selected = self.cut and field.tensor in self.selected
         name = old.name
         if held:
@@ -474,16 +485,6 @@ class Lowering(Selections):
         if not tests:
             return None
         return tests[0] if len(tests) == 1 else Op("and", tuple(tests))
-
-
-def down(x: Value, width: Value) -> Value:
-    """Return the begin of the tile in which a coordinate lies."""
-    return Op("*", (Op("//", (x, width)), width))
-
-
-def up(x: Value, width: Value) -> Value:
-    """Return the end of the tile before which a coordinate lies."""
-    return Op("*", (Op("cdiv", (x, width)), width))
 
 
 def extent_tests(access: Access, position: int) -> tuple[Expression, Expression]:

@@ -32,6 +32,7 @@ from .loop_nest import (
     Op,
     Place,
     Ref,
+    Resting,
     Statement,
     Store,
     Value,
@@ -95,6 +96,7 @@ class Section:
     """One loop's share of the walk: its bounds, and the work of one of its tiles.
 
     place : where the loop walks a list, what finds a tile; the last of it is a ``Place``.
+    resting : the work of a tile while frames rest, if there is such; late products have no factor.
     """
 
     loop: Loop
@@ -102,6 +104,7 @@ class Section:
     late: tuple[Late, ...]
     place: tuple[Statement, ...] = ()
     shares: tuple[Share, ...] = ()
+    resting: Resting | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,11 +275,13 @@ class Splitting:
         in_early = {n for s in first if isinstance(s, Dot) for v in (s.left, s.right)
                     for n in value_vars(v)}  # fmt: skip
         ordered = sorted(used, key=lambda s: s.var.name not in in_early)
-        return (
-            tuple(ordered),
-            tuple(first),
-            Section(loop, tidy(work), tuple(late), placing, tuple(shares)),
-        )
+        found = Section(loop, tidy(work), tuple(late), placing, tuple(shares))
+        if loop.resting is not None:
+            alone = replace(loop, body=loop.resting.body, resting=None)
+            _, _, rests = self.section(alone, setup)
+            assert [replace(x, factor=None) for x in late] == list(rests.late)
+            found = replace(found, resting=replace(loop.resting, body=rests.work))
+        return tuple(ordered), tuple(first), found
 
     def is_early(
         self, dot: Dot, fetched: dict[str, Load], fixed: set[str], early: dict[str, Var]

@@ -112,6 +112,8 @@ class Crew:
     paired : whether it takes the last tile left with the first, where one walks further.
     rotated : whether a tile's late products run under the next tile's work
     (``codegen/schedule.py``) or, in order, under its own (``codegen/in_order.py``).
+    resting : accumulators that tell, by how little they grow in a tile, that frames may stay as
+    they are (``passes/resting.py``); none where frames move with every tile.
     """
 
     consumers: int
@@ -119,6 +121,7 @@ class Crew:
     persistent: bool = False
     paired: bool = False
     rotated: bool = True
+    resting: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

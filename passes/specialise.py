@@ -32,6 +32,7 @@ from .partition import (
     operands,
     resident_parts,
 )
+from .resting import resting
 
 ROWS = 64
 """Rows of a consumer."""
@@ -53,6 +54,9 @@ REAL = ("exp", "exp2", "log", "log2", "sqrt", "rsqrt", "tanh", "sigmoid", "erf",
 
 LENGTHS = 1024
 """The fewest rows, and coordinates walked, at which such kernels were measured."""
+
+RESTS = 1024
+"""The fewest coordinates walked at which resting frames were measured."""
 
 PROCESSORS = 132
 """Multiprocessors of an H100."""
@@ -118,6 +122,8 @@ def specialise(
     # with one slot a tile could not be fetched while products still read the one before it
     whole = Configuration(tuple(tile.items()), 4, max(2, num_stages or cut.stages))
     crew = replace(cut.crew, paired=cut.crew.persistent and slanted(kernel, rows))
+    if crew.rotated and crew.consumers == 2 and sizes.get(walked, RANK_IS_LONG) >= RESTS:
+        crew = replace(crew, resting=resting(kernel))
     return replace(cut_kernel(kernel, target, whole), crew=crew, described=described)
 
 
@@ -171,7 +177,8 @@ def cuts(kernel: MappedKernel, length: int) -> Iterator[Sizing]:
 
     Measured on an H100, TFLOP/s of two products in bfloat16 a tile: programs that stay win at every
     length (128 features: 616 and 542 at 1024 coordinates, 660 and 604 at 4096, 651 and 641 at
-    16384); with 64 features three consumers win from 4096 on (481 and 445; at 1024 403 and 417).
+    16384); with 64 features three consumers win from 4096 on (481 and 445; at 1024 403 and 417),
+    but where frames rest (547 and, of three, whose frames move, 454).
     Rows that walk ever further, in pairs, 128 features: 432, 644 and 710; without staying 390,
     547 and 646.
     """
@@ -187,7 +194,8 @@ def cuts(kernel: MappedKernel, length: int) -> Iterator[Sizing]:
         yield Sizing(Crew(2, True, True), 64, 3)
         yield Sizing(Crew(2, False, True, rotated=False), 128, 2)
     two, three = ((2, 128, 2),), ((3, 128, 2),)
-    many = three + two if narrow(kernel) and length >= 4096 else two + three
+    rests = length >= RESTS and bool(resting(kernel))
+    many = three + two if narrow(kernel) and length >= 4096 and not rests else two + three
     for consumers, columns, stages in (*many, (2, 64, 3), (2, 64, 2), (2, 32, 2)):
         for persistent in (True, False):
             yield Sizing(Crew(consumers, True, persistent), columns, stages)

@@ -83,6 +83,7 @@ class Machine:
         self.back, self.local = threading.Semaphore(0), threading.local()
         self.copies: list[Callable[[], None]] = []
         self.named: dict[int, list[int]] = {}
+        self.noted: dict[str, int] = {}
         self.stopped = False
 
     def run(self, works: Iterable[Callable[[], None]]) -> None:
@@ -278,6 +279,11 @@ def language(machine: Machine, pid: int, programs: int) -> dict[str, Any]:
         if text.startswith("tanh.approx.f32"):
             # as inexact as it may be: its last bit is the eleventh
             return tile(np.tanh(others[1][0]) * np.float32(1 + 2**-11))
+        if note := re.search(r"note\d", text):
+            before = machine.noted.get(note[0], 0)
+            large = "setp.geu" in text and not bool((np.asarray(others[1][0]) < 256).all())
+            machine.noted[note[0]] = int("setp.geu" in text and (large or before))
+            return before
         found = re.match(r"bar\.(sync|arrive) (\d+), (\d+)", text)
         assert found is not None
         kind, number, threads = found.groups()

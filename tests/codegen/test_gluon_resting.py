@@ -1,0 +1,53 @@
+"""Kernels whose frames rest: right where scores rise by little, by much, and beyond all numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import einfall
+from einfall import examples
+
+from .kernel_cases import outputs, relative
+from .test_gluon import case, lowered, run
+
+SIZES = {"rows": 130, "columns": 650}
+
+
+@pytest.fixture(autouse=True)
+def at_any_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("einfall.passes.specialise.RESTS", 0)
+
+
+@pytest.mark.parametrize("name", ("attention", "causal_lse", "sliding_window", "entropy"))
+@pytest.mark.parametrize("rise", (1, 40))
+def test_scores_that_rise(name: str, rise: int) -> None:
+    tensors, parameters, _ = case(name, **SIZES)
+    tensors = [x.clone() for x in tensors]
+    tensors[1][..., 300:, :] *= rise
+    truth = outputs(einfall.interpret(getattr(examples, name), *tensors, **parameters))
+    found = lowered(name, **SIZES)
+    assert "if large(CONSUMER) == 0:" in found.source
+    got = run(found, tensors, parameters, programs=2)
+    for x, expected in zip(got, truth, strict=True):
+        assert relative(x, expected) < 1e-3
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_it_is_asked_whether_frames_may_rest() -> None:
+    tensors, parameters, _ = case("attention", **SIZES)
+    tensors = [x.clone() for x in tensors]
+    tensors[1][..., 300:, :] *= 40
+    truth = outputs(einfall.interpret(examples.attention, *tensors, **parameters))
+    found = lowered("attention", **SIZES)
+    text = found.source.replace("if large(CONSUMER) == 0:", "if True:")
+    (got,) = run(found, tensors, parameters, programs=2, text=text)
+    assert not np.isfinite(got).all() or relative(got, truth[0]) > 1e-3
+
+
+def test_frames_move_in_short_walks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("einfall.passes.specialise.RESTS", 4096)
+    einfall.compile(examples.attention, emitter="gluon")  # another compilation, not a kept one
+    assert "note_large" not in lowered("causal_lse", rows=131, columns=650).source
