@@ -10,7 +10,7 @@ from .gluon_shares import add_up, put, share_out
 from .gluon_values import GluonPrinter
 from .gluon_walk import word
 from .in_order import Add, Free, Get, Issue, Meet, Put, Wait, in_order
-from .loop_nest import Dot, Load, Nest, Ref
+from .loop_nest import Dot, Load, Nest, Number, Op, Ref
 from .operands import bare
 from .positions import uses_coordinate
 from .schedule import Late, Schedule, Section, Share
@@ -70,7 +70,16 @@ class TileInOrder(GluonPrinter):
         """Issue a product of operands from memory."""
         left, right = bare(dot.left), bare(dot.right)
         assert left is not None and right is not None
-        start = "nothing, use_acc=False" if dot.start is None else dot.var.name
+        start = "nothing, use_acc=False"
+        match dot.start:
+            case Ref(var=var) if var.name == dot.var.name:
+                start = dot.var.name
+            case Op("-", (Number(value=0.0), value)):
+                self.add("# the product begins with what its result is added to below")
+                start = f"nothing - {self.broadcast(value, dot.var.axes)}"
+            case Op() | Ref() as value:
+                self.add("# the product begins with what its result is added to below")
+                start = f"nothing + {self.broadcast(value, dot.var.axes)}"
         held = next(x for x in self.plan.held if x.var.name == left.name)
         name = left.name if held.load is not None else f"{left.name}_held"
         operands = f"{name}, {right.name}.permute((1, 0)), {start}"

@@ -102,15 +102,22 @@ class Tile:
 
     def steps(self) -> tuple[Step, ...]:
         """Return the order."""
+        started: list[Statement] = []
         for s in self.plan.early:
-            if isinstance(s, Dot):
-                self.issue(s)
-            else:
+            if not isinstance(s, Dot):
                 self.found.append(s)
-        made = Counter(s.var.name for s in self.section.work if isinstance(s, Let | Fold | Load))
+                continue
+            begins = frozenset() if s.start is None else value_vars(s.start)
+            for x in self.section.work:
+                if isinstance(x, Load) and x.var.name in begins:
+                    self.take(x)
+                    started.append(x)
+            self.issue(s)
+        work = [s for s in self.section.work if s not in started]
+        made = Counter(s.var.name for s in work if isinstance(s, Let | Fold | Load))
         waiting = self.begin(list(self.section.late), made)
         shares = list(self.section.shares)
-        for s in self.section.work:
+        for s in work:
             if isinstance(s, Comment):
                 self.found.append(s)
                 continue
@@ -126,9 +133,9 @@ class Tile:
         assert not waiting and not shares
         if self.section.shares:
             self.found.append(Meet())
-        for x in self.section.shares:
+        for share in self.section.shares:
             for part in range(self.consumers):
-                self.running.append(Issue(x, part))
+                self.running.append(Issue(share, part))
                 self.found.append(self.running[-1])
         while self.running:
             self.finish(self.running[0].result.name)

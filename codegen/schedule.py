@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from .begin_with import begin_with
 from .loop_nest import (
     Axis,
     Cast,
@@ -197,6 +198,11 @@ class Splitting:
         ]
         if any(kind != kinds[0] for kind in kinds):
             raise ScheduleError("its cut tiles have other products than its whole ones")
+        if self.nest.crew is not None and not self.nest.crew.rotated:
+            fixed = frozenset(s.var.name for s in setup if isinstance(s, Let | Load | Fold))
+            early, works = begin_with(early, tuple(s.work for s in sections), fixed)
+            pairs = zip(sections, works, strict=True)
+            sections = tuple(replace(s, work=tidy(list(work))) for s, work in pairs)
         held = self.held(early, setup)
         loaded = {x.var.name for x in held if x.load is not None}
         setup = tuple(s for s in setup if not (isinstance(s, Load) and s.var.name in loaded))

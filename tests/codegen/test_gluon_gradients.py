@@ -171,10 +171,16 @@ def test_tiles_are_finished_in_order() -> None:
     ]  # fmt: skip
 
 
+def test_a_product_begins_with_what_its_result_is_added_to() -> None:
+    _, kernel = walking(case("causal"), "K_grad")
+    assert kernel.text.count("nothing - a_log_grad_sum[None, :]") == 2
+    assert "s_grad = a * a_grad\n" in kernel.text
+
+
 def test_vectors_along_the_walk_come_by_descriptors() -> None:
     _, kernel = walking(case("causal"), "K_grad")
     boxes = {a.tensor: a.block for a in kernel.arguments if a.kind == "box"}
-    assert boxes["A_log_kept"] == boxes["A_log_grad_sum"] == (1, 1, 64)
+    assert boxes["A_log_kept"] == boxes["A_log_grad_sum"] == (1, 1, 128)
     assert "gl.load(" not in kernel.text
 
 
