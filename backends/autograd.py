@@ -91,7 +91,8 @@ class Part:
 
     def __call__(self, *tensors: torch.Tensor) -> Any:
         """Run the kernels."""
-        return self.compiled(*tensors, **self.parameters)
+        found = self.compiled(*tensors, **self.parameters)
+        return found if isinstance(found, tuple) else (found,)
 
 
 def differentiable(
@@ -185,8 +186,7 @@ class _Once(torch.autograd.Function):
     def forward(ctx: Any, ready: Differentiable, *tensors: torch.Tensor) -> Any:
         """Run the gradient cascade."""
         ctx.name = ready.cascade.name
-        found = ready.backward(*tensors)
-        return found if isinstance(found, tuple) else (found,)
+        return ready.backward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:

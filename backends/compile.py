@@ -22,7 +22,7 @@ from .interpreter import interpret
 from .latest import Latest
 from .launch import READY_LIMIT, Plan, Prepared, Ready
 from .lowered import Lowered, lower_cascade
-from .operator import traced
+from .operator import one_line, traced
 from .parts import processors_of, worth_parts
 from .triton import gluon_missing, overlapping
 from .triton_tune import tune, wanted
@@ -139,7 +139,7 @@ class Compiled:
         self.descriptors, self.emitter, self.static = descriptors, emitter, static
         self.atomics = atomics
         self.backend, self.target, self.tiles = backend, target, tiles
-        self.declaration = str(cascade) if differentiable else ""
+        self.declaration = one_line(cascade) if differentiable else ""
         chosen = (
             backend,
             target,

@@ -6,11 +6,11 @@
 
     torch.ops.einfall.cascade(tensors, declaration, parameters, options, wanted) -> Tensor[]
 
-The declaration is the cascade's text, so a saved graph says what it computes and runs in another
-process. ``wanted`` says for each tensor whether its gradient will be asked for. If any is, what the
-gradient reads again comes behind the outputs, and the operator's own gradient is the operator once
-more, of the cascade that ``passes/differentiate.py`` derives. Shapes and dtypes of results follow
-from the declaration alone, sizes may stay symbols.
+The declaration is the cascade's text, as JSON in one line, so a saved graph says what it computes
+and runs in another process. ``wanted`` says for each tensor whether its gradient will be asked for.
+If any is, what the gradient reads again comes behind the outputs, and the operator's own gradient
+is the operator once more, of the cascade that ``passes/differentiate.py`` derives. Shapes and
+dtypes of results follow from the declaration alone, sizes may stay symbols.
 
 An ordinary call takes no part in this, and pays nothing for it.
 """
@@ -128,7 +128,7 @@ def _backward(ctx: Any, received: list[Tensor | None]) -> tuple[Any, ...]:
     values = ";".join(x for x in ctx.parameters.split(";") if x.partition("=")[0] in read)
     given = [saved[n].contiguous() for n in made.backward.inputs]
     gradients = torch.ops.einfall.cascade(
-        given, str(made.backward), values, part.options, [False] * len(given)
+        given, one_line(made.backward), values, part.options, [False] * len(given)
     )
     found = dict(zip(made.wrt, gradients, strict=True))
     cascade = _cascade(ctx.declaration)
@@ -142,9 +142,14 @@ def _backward(ctx: Any, received: list[Tensor | None]) -> tuple[Any, ...]:
 run.register_autograd(_backward, setup_context=_set_up)
 
 
+def one_line(cascade: Cascade) -> str:
+    """Return a cascade's text in one line, as JSON: torch's compilers write it into programs."""
+    return json.dumps(str(cascade))
+
+
 @lru_cache(maxsize=KNOWN)
 def _cascade(declaration: str) -> Cascade:
-    return declared(declaration)
+    return declared(json.loads(declaration))
 
 
 @lru_cache(maxsize=KNOWN)

@@ -400,6 +400,10 @@ class Lowering(Selections):
         for item in traversal.streaming.body:
             if isinstance(item, Einsum):
                 self.compute(item)
+            elif self.tests.get(self.taking[item.tensor]) == Constant(False):
+                for parts in self.assignments(item.ranks):  # none of its points is met here
+                    at = (item.tensor, self.key(item.ranks, parts))
+                    self.old[at] = self.got(item.tensor, item.ranks, parts)
             elif not (rests and item.tensor in self.frames):
                 reduced = Reduce(item.reducer, item.ranks_reduced, item.lift, item.filter)
                 ranks = ", ".join(item.ranks)

@@ -168,7 +168,10 @@ def aligned(access: Access, writer: Einsum) -> bool:
 
 
 def costly(access: Access, writers: Mapping[str, Einsum]) -> bool:
-    """Whether a reading at computed coordinates would repeat a chain of reductions there."""
+    """Whether a reading at computed coordinates would repeat a chain of reductions there.
+
+    Or one that says yes or no, which a filter would ask again at each of its points.
+    """
     moved = {
         rank
         for rank, c in zip(writers[access.tensor].ranks, access.coordinates, strict=True)
@@ -182,7 +185,9 @@ def costly(access: Access, writers: Mapping[str, Einsum]) -> bool:
         inner = max((chained(r) for r in writer.reads if r != name), default=0)
         return inner + isinstance(writer.body, Reduce)
 
-    return bool(moved) and chained(access.tensor) > 1
+    body = writers[access.tensor].body
+    asks = isinstance(body, Reduce) and body.reducer in ("any", "all")
+    return asks or (bool(moved) and chained(access.tensor) > 1)
 
 
 def move(

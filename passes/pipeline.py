@@ -28,6 +28,7 @@ from .fix_radices import fix_radices
 from .flatten import flatten
 from .inline import inline
 from .log_norm import log_norm
+from .look_up_members import look_up_members
 from .map_kernels import map_kernel
 from .membership import expand_membership
 from .pack_rows import Packed, pack_rows
@@ -109,6 +110,7 @@ CASCADE_PASSES: tuple[tuple[str, Callable[[Cascade, Known], Cascade]], ...] = (
     ("base_two", lambda c, k: base_two(c)),
     ("inline", lambda c, k: inline(c)),
     ("simplify", lambda c, k: simplify(c, sizes=short_sizes(c, k), extrema=True)),
+    ("look_up_members", lambda c, k: look_up_members(c, short=short(c, k))),
     ("count_lists", lambda c, k: count_lists(c)),
     (
         "membership",

@@ -217,6 +217,16 @@ def test_only_the_gradients_that_are_wanted_are_computed() -> None:
         einfall.compile(examples.attention).gradient  # noqa: B018
 
 
+def test_a_forward_that_keeps_nothing_has_gradients() -> None:
+    draw = torch.Generator().manual_seed(0)
+    tensors = [torch.randn(2, 1, 20, 16, generator=draw).to(DEVICE).requires_grad_() for _ in "QKV"]
+    f = einfall.compile(examples.sigmoid, backend="triton")
+    ours = gradients(f, tensors, {})
+    wide = [x.detach().double().cpu().requires_grad_() for x in tensors]
+    for x, y in zip(ours, gradients(FORMULAS["sigmoid"], wide, {}), strict=True):
+        assert float((x.double().cpu() - y).norm() / y.norm()) < 2e-6
+
+
 @pytest.mark.parametrize(
     ("wanted", "kept", "kernels"),
     [

@@ -26,7 +26,8 @@ COMPUTED = (
     *("sigmoid", "sink", "sink_window", "sliding_window", "softcap", "varlen_decode"),
     *("absmax_scaled", "core_context", "duo_attention", "fusemax_2pass", "hyper", "longlora"),
     *("merge_partial", "moa", "paro", "radial", "radial_blocks", "seer_target", "sink_tokens"),
-    *("varlen", "vertical_slash", "zero_tuning"),
+    *("varlen", "vertical_slash", "zero_tuning", "block_lists", "quest", "tidal_decode"),
+    *("topk_blocks",),
 )
 
 KERNELS = {
@@ -83,6 +84,18 @@ def test_parts_of_a_concatenation_are_walked_once_for_each_gradient() -> None:
     assert sorted(walked) == [(), ("b",), ("m",), ("p",), ("p",), ("s",)]
     stored = [set(b.ranks) for x in k.kernels for b in x.writes]
     assert not any({"p", "m"} <= ranks or {"p", "s"} <= ranks for ranks in stored)
+
+
+def test_a_list_that_no_loop_walks_is_looked_up_in_a_table() -> None:
+    """Keys walk all queries, and whether a block of them is in a list is one truth value."""
+    made = gradient(examples.block_lists)
+    f = einfall.compile(made.backward, parts=dict.fromkeys(made.backward.ranks, 1))
+    integers = {"Blocks": "int32", "Count": "int32", "L_kept": "float32"}
+    k = f.lower(sizes={"e": 64, "f": 64}, dtypes=integers, P0=64, M0=128)
+    stored = {b.tensor: (b.ranks, b.dtype) for x in k.kernels for b in x.writes}
+    assert stored["List_has"] == (("b", "h", "i", "n"), "bool")
+    walking = next(x for x in k.mapping.kernels if "Q_grad" in x.writes)
+    assert walking.traversals[0].walks and "List_has" not in walking.reads
 
 
 def test_what_lands_on_a_page_is_summed_before_it_is_laid_there() -> None:

@@ -162,15 +162,38 @@ def test_refusals_name_the_reason(filter: str, word: str) -> None:
         einfall.compile(cascade).lower(*qkv(), lists(1, 2, 3, 4, of=6))
 
 
-def test_what_a_list_lets_exist_is_not_stored() -> None:
-    """It is asked for by the user here; a cut between kernels that needs it is not made."""
+@pytest.mark.parametrize("filter", ["m // 16 in L[p // 32]", "m // 16 in L[p // 32] or m < 5"])
+def test_what_a_list_lets_exist_is_looked_up_where_it_is_kept(filter: str) -> None:
+    """Rows walk the list; columns, and what is stored, read a table of its blocks."""
     cascade = einfall.cascade(
         "def f(Q, K, L: unique):\n"
-        "    S[p, m: m // 16 in L[p // 32]] = Q[p, e] * K[m, e]\n"
-        "    return S"
+        f"    S[p, m: {filter}] = Q[p, e] * K[m, e]\n"
+        "    C[m] = sum[p](S[p, m])\n"
+        "    R[p] = sum[m](S[p, m] * S[p, m])\n"
+        "    return C, R"
     )
-    with pytest.raises(einfall.BackendError, match=r"S .* a list says which of its points exist"):
-        einfall.compile(cascade).lower(numbers(P, 16), numbers(M, 16), lists(3, 4, of=6))
+    tensors = [numbers(P, 16), numbers(M, 16, seed=1), lists(3, 4, of=6)]
+    lowered = agree(cascade, tensors, p=32, m=16)
+    agree(einfall.cascade(str(cascade).replace("C, R", "S")), tensors, p=32, m=16)
+    tables = [b for k in lowered.kernels for b in k.writes if b.tensor == "L_has"]
+    assert [(b.ranks[1:], b.dtype) for b in tables] == [(("n",), "bool")]
+    walking = [k.writes for k in lowered.mapping.kernels if k.traversals and k.traversals[0].walks]
+    assert walking == [("R",)]
+
+
+def test_what_has_no_list_is_summed_beside_what_has_one() -> None:
+    """In the loop along the list nothing is added twice to what sees every key."""
+    cascade = einfall.cascade("""
+def f(Q, K, V, L: unique):
+    S[p, m] = Q[p, e] * K[m, e]
+    T[p, m: m // 16 in L[p // 32]] = S[p, m]
+    X[p, f] = sum[m](sigmoid(S[p, m]) * V[m, f])
+    Y[p, f] = sum[m](sigmoid(T[p, m]) * V[m, f])
+    return X, Y
+""")
+    tensors = [numbers(P, 16), numbers(M, 16, seed=1), numbers(M, 32, seed=2), lists(3, 4, of=6)]
+    lowered = agree(cascade, tensors, p=32, m=16)
+    assert len(lowered.kernels) == 1
 
 
 def test_tiles_wider_than_a_list_serves_are_refused() -> None:
