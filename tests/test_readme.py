@@ -78,3 +78,25 @@ def test_forms_shown_are_notation(row: str) -> None:
     inputs = ", ".join(t for t in reads if t not in words)
     text = f"def f({inputs}):\n    {body}\n    return {written[-1]}\n"
     assert str(einfall.cascade(text))
+
+
+def test_masks_of_others_run_as_shown() -> None:
+    import torch
+
+    (program,) = [x for x in PYTHON if "flex.attention" in x]
+    draw = torch.Generator().manual_seed(0)
+    Q, K, V = (torch.randn(1, 2, 9, 4, generator=draw, dtype=torch.float64) for _ in range(3))
+    names: dict[str, object] = {
+        **{"Q": Q, "K": K, "V": V},
+        "mask_mod": lambda b, h, q, kv: q >= kv,
+        "score_mod": lambda score, b, h, q, kv: torch.tanh(score),
+    }
+    exec(compile(program, "README.md", "exec"), names)
+    scores = torch.tanh(Q @ K.mT / 2).masked_fill(~torch.ones(9, 9).tril().bool(), -torch.inf)
+    torch.testing.assert_close(names["O"], scores.softmax(-1) @ V, rtol=1e-9, atol=1e-9)
+
+
+def test_names_of_the_exchange_are_there() -> None:
+    section = TEXT.split("## Masks from elsewhere")[1].split("\n## ")[0]
+    for name in re.findall(r"`(\w+)\(", section):
+        assert hasattr(einfall, name) or name in ("mask_mod", "score_mod"), name
