@@ -11,8 +11,8 @@ from ..ir.errors import ShapeError
 from ..ir.expression import Access, Populate, RankVariable, Size, walk
 from ..ir.selection import WHOLE
 from ..ir.sizes import bind_parameters, rank_sizes
-from ..passes.divide import short_ranks
 from ..passes.pipeline import Known
+from ..passes.short_ranks import short_ranks
 
 DESCRIBING = ("sm_90", "sm_100", "sm_103", "sm_120")
 """Targets with tensor descriptors."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..ir.cascade import Cascade, Scalar
 from ..ir.errors import BackendError, EinfallError
-from ..passes.divide import short_ranks
+from ..passes.short_ranks import short_ranks
 from .bench import OURS, Clock, Maker, Point, as_data, lines, measure, write
 from .bench import draw as picture
 from .command_inputs import default_sizes, example_inputs, integer_ends, shapes_of

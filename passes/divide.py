@@ -10,22 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 from ..ir.cascade import Cascade, Einsum
 from ..ir.errors import BackendError, underlined
 from ..ir.expression import (
-    Access,
-    Apply,
     Concatenate,
-    Expression,
     Populate,
-    RankVariable,
     Reduce,
     accesses,
     free_ranks,
     tensors,
-    walk,
 )
 from ..ir.mapping import View
 from ..ir.selection import WHOLE, find_count, list_rank, selections
@@ -33,13 +27,10 @@ from .align import aligned
 from .facts import pointwise
 from .scatter_store import scatters
 from .segments import part_ranks
-from .walk_lists import is_member
+from .short_ranks import RESIDENT_LIMIT, accesses_of, short_ranks
 
 SHORT = 32
 """Coordinates of a rank that may stand beside any other one in memory."""
-
-RESIDENT_LIMIT = 1024
-"""Coordinates of a rank that one program may hold whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,67 +130,6 @@ def unsupported(cascade: Cascade) -> None:
                 f'have no kernel; use backend="interpreter"{underlined(einsum.at)}'
             )
     part_ranks(cascade.einsums)
-
-
-def short_ranks(
-    cascade: Cascade,
-    sizes: Mapping[str, int],
-    limit: int = RESIDENT_LIMIT,
-    places: bool = True,
-) -> frozenset[str]:
-    """Return the ranks that a program may hold whole: of a known size up to ``limit``.
-
-    With ``places``, only those that no input, and no tensor that is read elsewhere than it was
-    written, has at another place than its last, where features stand, other than as the lowest
-    digit of a mixed radix ``j * B + r``, and by which nothing is looked up there, as by t in
-    ``X[order[t], f]``. A concatenated rank and
-    those of its parts are walked, however short.
-    """
-    long = long_ranks(cascade, places)
-    return frozenset(r for r, n in sizes.items() if r not in long and n <= limit)
-
-
-@lru_cache(maxsize=512)
-def long_ranks(cascade: Cascade, places: bool) -> frozenset[str]:
-    """Return the ranks that no program holds whole, whatever their size; as ``short_ranks``."""
-    joined = part_ranks(cascade.einsums)
-    long = {*joined, *(r for parts in joined.values() for r in parts)}
-    writers = {e.name: e for e in cascade.einsums}
-    for einsum, view in scatters(cascade).values():
-        long |= {view.rank, *free_ranks(view.coordinate), *einsum.ranks[:-1]}
-    for einsum in cascade.einsums:
-        if isinstance(einsum.body, Populate):
-            # lists are one a program, and what they are chosen from is tiles elsewhere
-            long |= {einsum.body.rank, *einsum.ranks}
-        if einsum.filter is not None:
-            # a loop walks what a list names, and lists differ among rows
-            for x in walk(einsum.filter):
-                if is_member(x) or (isinstance(x, Apply) and x.operator == "in"):
-                    long |= set(free_ranks(x))
-        for access in (*accesses(einsum.body), *accesses_of(einsum.filter)):
-            writer = writers.get(access.tensor)
-            if places and (writer is None or not aligned(access, writer)):
-                for c in access.coordinates[:-1]:
-                    whole = isinstance(c, RankVariable)
-                    low = set() if whole else lowest_digits(c)
-                    long |= set(free_ranks(c)) - low
-    return frozenset(long)
-
-
-def lowest_digits(coordinate: Expression) -> set[str]:
-    """Return the ranks that stand in a sum by themselves, without a factor."""
-    match coordinate:
-        case Apply("+" | "-", (left, right)):
-            return lowest_digits(left) | lowest_digits(right)
-        case RankVariable(rank=rank):
-            return {rank}
-        case _:
-            return set()
-
-
-def accesses_of(expression: Expression | None) -> tuple[Access, ...]:
-    """Return the accesses in an optional expression."""
-    return () if expression is None else accesses(expression)
 
 
 def captured(einsums: tuple[Einsum, ...]) -> tuple[str, ...]:

@@ -19,11 +19,11 @@ from ..ir.expression import (
 from ..ir.verify import verify
 from .align import fresh
 from .dead import remove_dead
-from .divide import lowest_digits
 from .existence import Existence
 from .facts import exact_tensors, weight
 from .flatten import flatten
 from .reassociate import extents, reassociate
+from .short_ranks import lowest_digits
 from .simplify import simplify
 
 

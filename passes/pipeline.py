@@ -22,7 +22,7 @@ from .align import align
 from .base_two import base_two
 from .count_lists import count_lists
 from .dead import remove_dead
-from .divide import RESIDENT_LIMIT, Group, divide, squares
+from .divide import Group, divide, squares
 from .domain_table import name_tables
 from .fix_radices import fix_radices
 from .flatten import flatten
@@ -36,6 +36,7 @@ from .partition import partition, worth_describing
 from .reasons import reasons
 from .reassociate import reassociate
 from .scatter_store import invert_lists
+from .short_ranks import RESIDENT_LIMIT, short_ranks
 from .simplify import simplify
 from .solve_equalities import solve_equalities
 from .split_blocks import block_sizes, split_blocks
@@ -137,8 +138,6 @@ CASCADE_PASSES: tuple[tuple[str, Callable[[Cascade, Known], Cascade]], ...] = (
 
 def short_sizes(cascade: Cascade, known: Known) -> dict[str, int]:
     """Return the sizes that become constants of the kernels."""
-    from .divide import short_ranks
-
     return {r: known.sizes[r] for r in sorted(short_ranks(cascade, known.sizes))}
 
 
@@ -150,8 +149,6 @@ def every_size(cascade: Cascade, known: Known) -> dict[str, int]:
 
 def short(cascade: Cascade, known: Known) -> frozenset[str]:
     """Return the ranks that a program may hold whole."""
-    from .divide import short_ranks
-
     return short_ranks(cascade, every_size(cascade, known))
 
 

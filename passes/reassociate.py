@@ -30,7 +30,6 @@ from .contraction import (
     node_key,
 )
 from .defer import without_unread
-from .divide import lowest_digits
 from .facts import (
     NO_SIZES,
     exact_tensors,
@@ -47,6 +46,7 @@ from .facts import (
 )
 from .product import factors
 from .segments import own_rank
+from .short_ranks import lowest_digits
 
 MOST_FACTORS = 6
 """Products of more factors are left as they are written: the search is exhaustive."""

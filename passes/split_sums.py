@@ -18,8 +18,8 @@ from ..ir.expression import (
     tensors,
 )
 from .align import fresh
-from .divide import lowest_digits, short_ranks
 from .facts import NO_SIZES, is_plain
+from .short_ranks import lowest_digits, short_ranks
 from .stream_presence import conjuncts
 
 LONG = 1024
