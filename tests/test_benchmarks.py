@@ -234,3 +234,17 @@ def test_rows_are_tabled_until_the_time_is_up(
     options = parser.parse_args(["--seconds", "-1"])
     assert tabulate(Table((), ()), [row], options, measure) == 0
     assert "left out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("mask", ["causal", "full"])
+@pytest.mark.parametrize("kind", ["place", "entropy", "columns of all heads"])
+def test_outputs_agree_with_their_reference(kind: str, mask: str) -> None:
+    from einfall.examples.benchmarks import outputs
+
+    torch.manual_seed(3)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    found = outputs.errors(kind, mask, outputs.draw(2, 33, 16, device))
+    assert set(found) == {"O", *outputs.KINDS[kind].names}
+    assert max(found.values()) < (2e-6 if device == "cpu" else 1e-2)
+    rows = [{"mask": mask, "kind": kind, "ms": 2.0, "times": 1.5, "errors": found}]
+    assert "| 2.000 | 1.50 | O " in outputs.text(rows)
