@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..ir.show import show_expression
 from ..passes.split_selections import twin_sizes
+from .explain_balance import Balance, balance
 from .explain_cost import Cost, cost
 from .explain_loops import LoopExplanation, explain_loop
 from .explain_parts import explain_parts, parts_known
@@ -53,6 +54,7 @@ class KernelExplanation:
     before : einsums computed once a program, ahead of the loops. after : behind them.
     boxes : inputs of which tiles are fetched by tensor descriptors. programs : of a launch; None
     where a size is open. views : ranks of memory, and where they are in those that are walked.
+    balance : how unequal programs are; None where they are alike, or that is not known.
     emitter : the language of the text, with the reason where another was looked at. crew : how
         warps of different work share a program.
         search : how members of a long rank are found. scattered : what is stored where lists say.
@@ -74,6 +76,7 @@ class KernelExplanation:
     crew: Crew | None = None
     search: tuple[str, ...] = ()
     scattered: tuple[str, ...] = ()
+    balance: Balance | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +178,8 @@ def explain(
         ),
         parts=tuple(explain_parts(c, mapping, at, values) for c in mapping.cuts),
         kernels=tuple(
-            explain_kernel(k, loops[k.name], facts, boxed_tensors(lowered)) for k in mapping.kernels
+            explain_kernel(k, loops[k.name], facts, boxed_tensors(lowered), figures)
+            for k in mapping.kernels
         ),
         points=points_stored(lowered.cascade, mapping, facts),
         stored=stored_between(mapping, facts),
@@ -188,6 +192,7 @@ def explain_kernel(
     loops: tuple[LoopExplanation, ...],
     facts: Facts,
     boxed: tuple[str, ...],
+    figures: Machine | None,
 ) -> KernelExplanation:
     """Return what one kernel does."""
     from .explain_visits import programs
@@ -215,4 +220,5 @@ def explain_kernel(
         kernel.crew,
         search_lines(kernel),
         kernel.scattered,
+        balance=balance(kernel, facts, None if figures is None else figures.multiprocessors),
     )

@@ -114,6 +114,7 @@ def kernel_lines(k: KernelExplanation) -> Iterator[str]:
     yield f"reads {listing(k.reads)}, writes {listing(k.writes)}"
     yield f"{times(k.warps, 'warp')}, {times(k.stages, 'stage')} of loads in flight{launched}"
     yield from language(k)
+    yield from unequal(k)
     if k.boxes:
         yield f"tiles of {listing(k.boxes)} are fetched as boxes, by tensor descriptors"
     alone = [r.rank for r in k.ranks if r.role == "grid"]
@@ -132,6 +133,22 @@ def kernel_lines(k: KernelExplanation) -> Iterator[str]:
         yield from loop_lines(loop)
     for e in k.after:
         yield f"last {e}"
+
+
+def unequal(k: KernelExplanation) -> Iterator[str]:
+    """Yield how unequal programs are, and what that costs."""
+    b = k.balance
+    if b is None:
+        return
+    said = f"a program visits {b.least:,} to {b.most:,} tiles, {digits(b.mean)} on average"
+    if b.issued is None or b.longest_first is None:
+        yield said
+        return
+    yield f"{said}; the last multiprocessor ends"
+    yield (
+        f"  at {b.issued:.2f}x of the time that equal shares would take,"
+        f" {b.longest_first:.2f}x with the longest programs first"
+    )
 
 
 def language(k: KernelExplanation) -> Iterator[str]:

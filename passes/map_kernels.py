@@ -458,11 +458,16 @@ def conjuncts(x: Expression) -> tuple[Expression, ...]:
 
 
 def grows(traversal: Traversal, rank: str) -> bool:
-    """Whether later tiles of ``rank`` visit more: the end of a range follows it, the begin not."""
+    """Whether later tiles of ``rank`` visit more: the end of a range follows it, the begin not.
+
+    A begin may follow it by a distance that a tensor holds, for that may be longer than the rank;
+    where it is short all tiles visit as many, and their order does not matter.
+    """
     marks = {f"{rank}_first", f"{rank}_last"}
 
     def follows(expression: Expression) -> bool:
         return any(isinstance(x, Parameter) and x.name in marks for x in walk(expression))
 
     ranges = traversal.domain.ranges
-    return any(follows(r.end) for r in ranges) and not any(follows(r.begin) for r in ranges)
+    fixed = [r for r in ranges if not tensors(r.begin)]
+    return any(follows(r.end) for r in ranges) and not any(follows(r.begin) for r in fixed)
