@@ -19,6 +19,8 @@ from einfall import examples
 from einfall.examples.inputs import make
 from einfall.passes.differentiate import gradient
 
+from . import dense_formulas
+
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -137,6 +139,7 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "softcap": softcap,
     "sigmoid": sigmoid,
     "landmark": landmark,
+    **dense_formulas.FORMULAS,
 }
 
 
