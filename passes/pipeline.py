@@ -24,6 +24,7 @@ from .count_lists import count_lists
 from .dead import remove_dead
 from .divide import Group, divide, squares
 from .domain_table import name_tables
+from .exact_places import exact_places
 from .fix_radices import fix_radices
 from .flatten import flatten
 from .inline import inline
@@ -188,6 +189,7 @@ def map_cascade(cascade: Cascade, known: Known) -> tuple[Mapped, tuple[Step, ...
     notes = (*(n for k in kernels for n in k.notes), *reasons(groups, known.sizes))
     made = tuple(dict(x for p in packed for x in p.made).items())
     requires = tuple(dict.fromkeys(x for p in packed for x in p.requires))
+    requires += exact_places(kernels, known.sizes)
     return Mapped(final, tuple(kernels), (*kept, *scalars), notes, cuts, made, requires), steps
 
 

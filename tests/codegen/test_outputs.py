@@ -11,6 +11,7 @@ import torch
 import einfall
 from einfall.backends.lowered import Lowered
 from einfall.codegen.loop_nest import Store, statements
+from einfall.ir.show import show_expression
 from einfall.ir.traversals import analyse
 
 from .kernel_cases import assert_kernels_agree, nests, outputs, relative, run_nests
@@ -85,6 +86,20 @@ def test_of_equal_values_the_lowest_place_is_told() -> None:
             ties += len(best) > 1
             assert J[0, h, p] == best[0]
     assert ties > 40 and numpy.isfinite(G.numpy()).all()
+
+
+def test_places_of_ranks_that_float32_cannot_count_are_refused() -> None:
+    cascade = einfall.cascade("J[p] = argmax[m](X[p, m] * Y[m])")
+    f = einfall.compile(cascade, parts={"m": 1})
+    with pytest.raises(einfall.BackendError, match="exact up to 16,777,216 coordinates, and m has"):
+        f.lower(sizes={"m": 2**24 + 1})
+    open_sizes = f.lower(sizes={})
+    assert [str(x) for x in map(show_expression, open_sizes.mapping.requires)] == [
+        "size(m) <= 16777216"
+    ]
+    X = torch.zeros(1, 2**24 + 1, dtype=torch.float16)
+    with pytest.raises(einfall.ShapeError, match="16777216"):
+        open_sizes.plan()(X, X[0])
 
 
 def test_places_in_a_rank_that_a_program_holds() -> None:
