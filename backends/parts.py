@@ -35,8 +35,8 @@ def tiles_of_part(tiles: int, programs: int, slots: int, least: int = 1) -> int:
     ``programs`` is the number of programs without parts, ``slots`` how many run at a time, and no
     part has fewer tiles than ``least``, beyond which states move more than the walk does. The
     model counts tiles along the busiest slot: waves of programs, each as long as a part and one
-    tile more for its beginning, and two tiles for the merge. Of the numbers of parts within an
-    eighth of the best the smallest is taken.
+    tile more for its beginning, and two tiles for the merge. Of the numbers of parts within 3 % of
+    the best the smallest is taken.
     """
 
     def steps(parts: int) -> int:
@@ -46,7 +46,7 @@ def tiles_of_part(tiles: int, programs: int, slots: int, least: int = 1) -> int:
 
     most = max(1, min(tiles // least, 4 * slots // max(programs, 1)))
     best = min(map(steps, range(1, most + 1)))
-    parts = next(n for n in range(1, most + 1) if 8 * steps(n) <= 9 * best)
+    parts = next(n for n in range(1, most + 1) if 32 * steps(n) <= 33 * best)
     return -(-tiles // parts)
 
 

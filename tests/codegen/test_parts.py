@@ -181,7 +181,7 @@ def test_parts_are_so_long_that_their_states_move_no_more_than_they_walk() -> No
     sizes, values = parts_known(few, few.known.sizes)
     assert few.mapping.cuts[0].least == 8
     assert (sizes["m_part"], values["m_step"]) == (4, 512)
-    assert len(lower(32, 2048).kernels) == 1
+    assert len(lower(128, 2048).kernels) == 1
 
 
 @pytest.mark.parametrize("count", [(3, 0), (1, 5)])
