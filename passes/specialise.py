@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from ..ir.cascade import Einsum
-from ..ir.expression import Access, Apply, Parameter, Reduce, walk
+from ..ir.expression import Access, Apply, Expression, Parameter, Reduce, walk
 from ..ir.mapping import Crew, MappedKernel
 from ..ir.streaming import Field
 from .partition import (
@@ -31,6 +31,7 @@ from .partition import (
     narrow,
     operands,
     resident_parts,
+    twofold,
 )
 from .resting import resting
 
@@ -135,13 +136,19 @@ def specialise(
 
 def slanted(kernel: MappedKernel, rows: str) -> bool:
     """Whether later tiles of rows walk ever further, or ever less far."""
+    begins, ends = ends_moving(kernel, rows)
+    return begins != ends
+
+
+def ends_moving(kernel: MappedKernel, rows: str) -> tuple[bool, bool]:
+    """Whether the begin of a walk, and its end, are others for other tiles of rows."""
     marks = {f"{rows}_first", f"{rows}_last"}
     ranges = kernel.traversals[0].domain.ranges
-    begins, ends = (
-        any(isinstance(y, Parameter) and y.name in marks for x in side for y in walk(x))
-        for side in ([r.begin for r in ranges], [r.end for r in ranges])
-    )
-    return begins != ends
+
+    def move(sides: list[Expression]) -> bool:
+        return any(isinstance(y, Parameter) and y.name in marks for x in sides for y in walk(x))
+
+    return move([r.begin for r in ranges]), move([r.end for r in ranges])
 
 
 def unmeasured(kernel: MappedKernel, sizes: Mapping[str, int]) -> str:
@@ -161,10 +168,19 @@ def unmeasured(kernel: MappedKernel, sizes: Mapping[str, int]) -> str:
     (traversal,) = kernel.traversals
     if traversal.domain.table is not None or traversal.walks:
         return "rows that walk a list were not measured"
-    if len(walked_products(kernel)) > 1:
-        return "several products before the work on a tile were not measured"
+    early = len(walked_products(kernel))
+    if early > 1 and not twofold(kernel):
+        return (
+            "several products before the work on a tile, in a frame that moves, were not measured"
+        )
+    if early > 1 and max((n for _, n in kernel.static), default=0) > 128:
+        return "several products of more than 128 features were not measured"
+    if early > 1 and all(ends_moving(kernel, tiled[0])):
+        return "several products of rows whose walk moves along with them were not measured"
+    if early > 1 and functions(kernel) > 1:
+        return "several products, and several functions of each point, were not measured"
     for tensor, ranks in operands(kernel):
-        if streamed[0] in ranks and not resident & set(ranks):
+        if streamed[0] in ranks and not resident & set(ranks) and early < 2:
             return f"its work loads {tensor} as it walks, which was not measured"
     return ""
 
@@ -197,8 +213,9 @@ def cuts(kernel: MappedKernel, length: int) -> Iterator[Sizing]:
             for persistent in (True, False):
                 yield Sizing(Crew(2, False, persistent, rotated=False), columns, stages)
     elif len(walked_products(kernel)) > 1:
-        yield Sizing(Crew(2, True, True), 64, 3)
-        yield Sizing(Crew(2, False, True, rotated=False), 128, 2)
+        rotated = Sizing(Crew(2, True, True), 64, 3)
+        in_order = Sizing(Crew(2, False, True, rotated=False), 128, 2)
+        yield from (in_order, rotated) if narrow(kernel) else (rotated, in_order)
     two, three = ((2, 128, 2),), ((3, 128, 2),)
     rests = length >= RESTS and bool(resting(kernel))
     many = three + two if narrow(kernel) and length >= 4096 and not rests else two + three

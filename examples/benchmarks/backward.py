@@ -20,7 +20,7 @@ from torch import Tensor
 
 from einfall.examples.benchmarks import forward, peers
 from einfall.examples.benchmarks.reference import inputs, scores
-from einfall.examples.benchmarks.report import OURS, Result, Table, machine
+from einfall.examples.benchmarks.report import ADDED, OWN, Result, Table, machine
 from einfall.examples.benchmarks.rounds import add_options, in_turn, tabulate
 from einfall.examples.benchmarks.rows import BACKWARD_ROWS, Row, select
 
@@ -56,7 +56,10 @@ def errors(found: Gradients, expected: Gradients, row: Row) -> tuple[float, ...]
 
 def make(name: str, row: Row, tensors: tuple[Tensor, ...], seed: Tensor) -> Callable[[], Gradients]:
     """Return a function that computes the gradients again and again from one forward."""
-    call = forward.ours(row, tensors) if name == OURS else peers.make(name, row, tensors)
+    if name in OWN:
+        call = forward.ours(row, tensors, atomics=name == ADDED)
+    else:
+        call = peers.make(name, row, tensors)
     output = call()[0]
 
     def gradients() -> Gradients:
@@ -91,7 +94,7 @@ def measure(row: Row, who: Sequence[str], rounds: int, rep: int) -> list[Result]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print and write. Returns 1 if an error of ours is above twice the best peer's."""
-    everybody = (OURS, *peers.NAMES[:3])
+    everybody = (*OWN, *peers.NAMES[:3])
     parser = argparse.ArgumentParser(description="backward: time and error beside peers")
     add_options(parser, everybody, "backward", 60)
     options = parser.parse_args(arguments)

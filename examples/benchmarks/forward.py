@@ -30,14 +30,17 @@ from einfall.examples.benchmarks.rounds import add_options, in_turn, tabulate
 from einfall.examples.benchmarks.rows import ROWS, Row, select
 
 
-def ours(row: Row, tensors: tuple[Tensor, ...]) -> peers.Call:
+def ours(row: Row, tensors: tuple[Tensor, ...], *, atomics: bool = False) -> peers.Call:
     """Return Einfall's call for a row, compiled."""
-    return ours_and_least(row, tensors)[0]
+    return ours_and_least(row, tensors, atomics=atomics)[0]
 
 
-def ours_and_least(row: Row, tensors: tuple[Tensor, ...]) -> tuple[peers.Call, float]:
+def ours_and_least(
+    row: Row, tensors: tuple[Tensor, ...], *, atomics: bool = False
+) -> tuple[peers.Call, float]:
     """Return Einfall's call and the milliseconds that the roofline gives its kernels."""
-    compiled = einfall.compile(getattr(einfall.examples, row.example), backend="triton")
+    cascade = getattr(einfall.examples, row.example)
+    compiled = einfall.compile(cascade, backend="triton", atomics=atomics)
     parameters = dict(row.parameters)
 
     def call() -> tuple[Tensor, ...]:

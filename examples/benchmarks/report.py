@@ -12,6 +12,11 @@ from einfall.examples.benchmarks.rows import Row
 
 OURS = "einfall"
 
+ADDED = "einfall-atomics"
+"""The same, where programs may add to sums in memory in any order."""
+
+OWN = (OURS, ADDED)
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -66,7 +71,7 @@ class Table:
 
     def peers(self) -> tuple[str, ...]:
         """Return everybody else, in order of sight."""
-        return tuple(dict.fromkeys(r.who for r in self.results if r.who != OURS))
+        return tuple(dict.fromkeys(r.who for r in self.results if r.who not in OWN))
 
     def best(self, row: Row) -> Result | None:
         """Return the fastest peer's result."""
@@ -81,14 +86,15 @@ class Table:
 
     def lines(self) -> list[list[str]]:
         """Return the table's cells, the headings first: TFLOP/s, and our time against the best."""
-        heads = ["row", OURS, *self.peers(), "ms", "roofline / ours", "best peer / ours"]
+        columns = (*(who for who in OWN if any(r.who == who for r in self.results)), *self.peers())
+        heads = ["row", *columns, "ms", "roofline / ours", "best peer / ours"]
         heads.append("error / best peer's")
         lines = [heads]
         for row in self.rows:
             ours, best, ratio = self.of(row, OURS), self.best(row), self.error_ratio(row)
             rates = [
                 f"{self.work * row.flops / r.ms / 1e9:.0f}" if (r := self.of(row, who)) else "-"
-                for who in (OURS, *self.peers())
+                for who in columns
             ]
             mark = " *" if row.less else ""
             lines.append(

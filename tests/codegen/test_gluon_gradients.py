@@ -251,3 +251,23 @@ def test_nothing_spills_in_loops() -> None:
     spilled = [x.local_loads + x.local_stores for x in hot]
     # two groups of warps, tested tiles and whole ones; a tested one may spill a single number
     assert sorted(spilled)[:2] == [0, 0] and len(spilled) == 4 and max(spilled) <= 2
+
+
+def chosen(name: str, features: int, *, atomics: bool = False) -> list[str]:
+    """Return the languages of a gradient's kernels that walk, where nobody asks for one."""
+    sizes = {"b": 2, "h": 16, "p": 4096, "m": 4096, "e": features, "f": features}
+    made = gradient(getattr(examples, name), wrt=("Q", "K", "V"), sizes=sizes)
+    f = einfall.compile(made.backward, target="sm_90", parts={}, atomics=atomics)
+    wide = {n: "float32" for n in made.backward.inputs if n.endswith("_kept")}
+    found = f.lower(sizes=sizes, dtype="bfloat16", dtypes=wide)
+    known = replace(found.known, emitter="auto")
+    mapping, _ = map_cascade(made.backward, known)
+    printed = [emit(mapping, k, known) for k in mapping.kernels if k.traversals]
+    return [kernel.language for _, kernel in printed]
+
+
+def test_what_was_measured_to_be_faster_is_chosen() -> None:
+    for features in (64, 128):
+        assert chosen("attention", features) == chosen("causal", features) == ["gluon", "gluon"]
+    assert chosen("causal", 128, atomics=True) == ["gluon"]
+    assert chosen("softcap", 128) == chosen("attention", 256) == ["triton", "triton"]
