@@ -5,16 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from ..ir.errors import BackendError
-from ..ir.expression import (
-    Access,
-    Apply,
-    Constant,
-    Expression,
-    RankVariable,
-    Reduce,
-    Size,
-    children,
-)
+from ..ir.expression import Apply, Constant, Expression, Size, free_ranks, tensors
 from ..ir.mapping import MappedKernel
 
 LARGEST = 2**24

@@ -69,7 +69,9 @@ def sink_tokens(
 def core_context(Q: Tensor, K: Tensor, V: Tensor, g: int, s: int) -> Tensor:
     n = Q.shape[2]
     groups = n // g
-    grouped = [x[:, :, : groups * g].unflatten(2, (groups, g)) for x in (Q, K, V)]
+    grouped = [
+        x[:, :, : groups * g].reshape(*x.shape[:2], groups, g, x.shape[3]) for x in (Q, K, V)
+    ]
     T = torch.einsum("bhje,bhjie->bhji", grouped[0][:, :, :, -1], grouped[1])
     P = torch.softmax(T / math.sqrt(Q.shape[-1]), -1)
     cores = [torch.einsum("bhji,bhjie->bhje", P, x) for x in grouped[1:]]
