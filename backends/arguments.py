@@ -86,6 +86,10 @@ def lowering_key(cascade: Cascade, known: Known) -> Any:
         (r, n if r in short else min(4096, 1 << max(n - 1, 0).bit_length()))
         for r, n in sorted(known.sizes.items())
     )
+    # of what lies between kernels Gluon's fetch rows that are multiples of 16 bytes
+    even = (
+        () if known.emitter == "tl" else tuple(n % 8 == 0 for _, n in sorted(known.sizes.items()))
+    )
     ranks, chosen, places = exact(cascade)
     sizes = (*map(known.sizes.get, ranks), *(rounded(known.sizes.get(r)) for r in chosen))
     extents = tuple(known.shapes[t][k] for t, k in places if t in known.shapes)
@@ -94,7 +98,7 @@ def lowering_key(cascade: Cascade, known: Known) -> Any:
         widths, sizes, extents, values, tuple(known.dtypes.items()), known.target,
         tuple(known.tiles.items()), known.described, known.descriptors,
         known.num_warps, known.num_stages, known.choice, tuple(known.parts.items()), known.inside,
-        known.emitter, known.overlap, known.atomics,
+        known.emitter, known.overlap, known.atomics, even,
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ import torch
 import einfall
 from einfall import examples
 from einfall.backends.aot import check, compile_ahead
+from einfall.backends.arguments import lowering_key
 from einfall.backends.launch import count_programs
 from einfall.backends.lowered import emit
 from einfall.codegen.kernel import Kernel
@@ -208,6 +209,26 @@ def test_shares_are_added_up(name: str, rows: int, columns: int, width: int, cho
     assert len(kernel.writes) == 3
     for tensor, x in run(found, kernel, seed=columns).items():
         assert relative(x, found.truth[tensor]) < 1e-3
+
+
+def test_a_length_that_no_descriptor_takes_is_lowered_anew() -> None:
+    """Between kernels a row lies densely; 4 bytes each, 1001 of them are no multiple of 16."""
+    cascade = einfall.cascade("""
+def sums(Q, K, X):
+    R[b, p] = sum[e](Q[b, p, e] * X[b, p, e])
+    S[b, p, m] = Q[b, p, e] * K[b, m, e]
+    T[b, p, m] = X[b, p, e] * K[b, m, e]
+    Y[b, m, e] = sum[p](exp(S[b, p, m]) * (T[b, p, m] - R[b, p]) * Q[b, p, e])
+    Z[b, m, e] = sum[p](exp(S[b, p, m]) * X[b, p, e])
+    return Y, Z
+""")
+    f = einfall.compile(cascade, target="sm_90", parts={})
+    keys = set()
+    for length in (1000, 1001):
+        shapes = [(1, length, 64), (1, 256, 64), (1, length, 64)]
+        known = f.lower(*(torch.zeros(s, dtype=torch.float16) for s in shapes)).known
+        keys.add(lowering_key(cascade, replace(known, emitter="gluon")))
+    assert len(keys) == 2
 
 
 BREAKS = {
