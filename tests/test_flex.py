@@ -189,3 +189,22 @@ def test_a_kernel_of_functions_and_tensors(monkeypatch: pytest.MonkeyPatch) -> N
     torch.testing.assert_close(
         made(*given), torch.as_tensor(wanted, dtype=torch.float32), rtol=2e-5, atol=2e-5
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16])
+def test_labels_of_few_bits_are_counted_with_as_numbers(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    """The notation has numbers, not bytes: twice 120 is 240, and a label may be divided."""
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    label = (torch.arange(N) * 3 % 121).to(dtype)
+
+    def mask(b: Any, h: Any, q: Any, kv: Any) -> Any:
+        return (label[q] * 2 > label[kv] + 100) & (label[kv] // 2 ** (kv % 8) % 2 == 0)
+
+    given = inputs(dtype=torch.float32)
+    made = flex.attention(mask, lambda s, b, h, q, kv: s + label[kv] / 50, backend="triton")
+    wanted = einfall.interpret(made.cascade, *given, label)
+    torch.testing.assert_close(
+        made(*given), torch.as_tensor(wanted, dtype=torch.float32), rtol=2e-5, atol=2e-5
+    )
