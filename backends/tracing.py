@@ -28,6 +28,10 @@ OWN = (str(Path(__file__).parent), str(Path(torch.__file__).parent))
 """Where no line of a user's function is."""
 
 
+MOST = 1000
+"""Functions, lists and objects that are looked into for names of tensors."""
+
+
 class Symbol:
     """A number or truth value that is not known yet; ``kind`` is ``bool``, ``int`` or ``float``."""
 
@@ -357,22 +361,24 @@ def place() -> str:
     return "\n" + "".join(traceback.format_list([shown])).rstrip()
 
 
-def captured(
-    function: Any, seen: frozenset[int] = frozenset()
-) -> Iterator[tuple[torch.Tensor, str]]:
+def captured(function: Any, seen: set[int] | None = None) -> Iterator[tuple[torch.Tensor, str]]:
     """Yield (tensor, name) of what a function finds outside itself, and of what those find.
 
-    Functions that it calls, lists of them and bound objects are looked into.
+    Functions that it calls, lists of them and bound objects are looked into, each once.
     """
-    if id(function) in seen or len(seen) > 12:
+    seen = set() if seen is None else seen
+    if id(function) in seen or len(seen) > MOST:
         return
-    seen |= {id(function)}
+    seen.add(id(function))
     match function:
         case torch.Tensor() | str() | int() | float() | None:
             return
         case list() | tuple():
             for x in function:
                 yield from captured(x, seen)
+            return
+        case dict():
+            yield from outside({n: x for n, x in function.items() if isinstance(n, str)}, seen)
             return
     inner = getattr(function, "func", None)  # functools.partial
     if inner is not None:
@@ -392,13 +398,13 @@ def captured(
     yield from outside({**names, **local}, seen)
 
 
-def outside(found: dict[str, Any], seen: frozenset[int]) -> Iterator[tuple[torch.Tensor, str]]:
+def outside(found: dict[str, Any], seen: set[int]) -> Iterator[tuple[torch.Tensor, str]]:
     """Yield the tensors among some variables, and those of the functions among them."""
     for name, x in found.items():
         if isinstance(x, torch.Tensor):
             yield x, name
     for x in found.values():
-        if not isinstance(x, type) and (callable(x) or isinstance(x, list | tuple)):
+        if not isinstance(x, type) and (callable(x) or isinstance(x, list | tuple | dict)):
             yield from captured(x, seen)
 
 

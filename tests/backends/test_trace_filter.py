@@ -145,6 +145,30 @@ def test_numbers_and_truth_values_are_told_apart() -> None:
         trace_filter(lambda b, h, q, kv: DOC[b, q / 2] == 1)
 
 
+def test_names_are_found_in_closures_modules_and_methods() -> None:
+    class Layer(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("spans", LENGTH)
+
+        def keep(self, b: Any, h: Any, q: Any, kv: Any) -> Any:
+            return q - kv < self.spans[b]
+
+    def both(*functions: Callable[..., Any]) -> Callable[..., Any]:
+        again = [*functions]
+
+        def mask_mod(b: Any, h: Any, q: Any, kv: Any) -> Any:
+            return again[0](b, h, q, kv) & again[1](b, h, q, kv)
+
+        return mask_mod
+
+    LABEL = DOC.clone()
+    made = both(Layer().keep, lambda b, h, q, kv: LABEL[b, q] == DOC[b, kv])
+    filter = trace_filter(made)
+    assert str(filter) == "p - m < spans[b] and LABEL[b, p] == DOC[b, m]"
+    assert str(trace_filter(made, ranks=("spans", "h", "p", "m"))).startswith("p - m < spans_2[")
+
+
 def test_mask_functions_of_transformers() -> None:
     from transformers import masking_utils as theirs
 
