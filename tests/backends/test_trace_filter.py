@@ -147,6 +147,8 @@ def test_numbers_and_truth_values_are_told_apart() -> None:
 
 def test_names_are_found_in_closures_modules_and_methods() -> None:
     class Layer(torch.nn.Module):
+        spans: torch.Tensor
+
         def __init__(self) -> None:
             super().__init__()
             self.register_buffer("spans", LENGTH)
