@@ -43,15 +43,32 @@ def stored_between(mapping: Mapping, facts: Facts) -> tuple[Stored, ...]:
                     None if elements is None else facts.bytes_of(tensor, elements),
                     writer.name,
                     tuple(k.name for k in readers),
-                    " ".join(dict.fromkeys(why(tensor, mapping, writer, k) for k in readers)),
+                    reasons(tensor, mapping, writer, readers),
                 )
             )
     return tuple(found)
 
 
+def reasons(
+    tensor: str, mapping: Mapping, writer: MappedKernel, readers: list[MappedKernel]
+) -> str:
+    """Return a sentence for each reason, with all readers that have it."""
+    having: dict[str, list[str]] = {}
+    for reader in readers:
+        having.setdefault(why(tensor, mapping, writer, reader), []).append(reader.name)
+    found = ["It is also returned."] if tensor in mapping.cascade.outputs else []
+    found += [reason.format(listed(names)) for reason, names in having.items()]
+    return " ".join(found)
+
+
+def listed(names: list[str]) -> str:
+    """Return names as words have them."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def why(tensor: str, mapping: Mapping, writer: MappedKernel, reader: MappedKernel) -> str:
-    """Return one sentence: what would be repeated if the reader made the tensor itself."""
-    output = "It is also returned. " if tensor in mapping.cascade.outputs else ""
+    """Return what would be repeated if a reader, named later, made the tensor itself."""
     walked = [t.streaming.rank for t in writer.traversals]
     reduced = walked or [
         r for e in writer.before if isinstance(e.body, Reduce) for r in e.body.ranks
@@ -59,16 +76,14 @@ def why(tensor: str, mapping: Mapping, writer: MappedKernel, reader: MappedKerne
     ranks = mapping.cascade.einsum(tensor).ranks
     own = [r for r, role in reader.roles if role != "resident"]
     extra = [r for r in own if r not in ranks]
+    along = ", ".join(dict.fromkeys(reduced))
     if not aligned(tensor, ranks, reader):
-        return output + f"{reader.name} reads it at other coordinates than those it is made for."
+        return "In {} it is read at other coordinates than those it is made for."
     if reduced and extra:
-        return output + (
-            f"Making it walks {', '.join(dict.fromkeys(reduced))}; {reader.name} would repeat that "
-            f"for every {', '.join(extra)}."
-        )
+        return f"Making it walks {along}; {{}} would repeat that for every {', '.join(extra)}."
     if reduced:
-        return output + f"It is complete only when {', '.join(dict.fromkeys(reduced))} is walked."
-    return output + f"{reader.name} would make it again for every tile."
+        return f"It is complete only when {along} is walked."
+    return "{} would make it again for every tile."
 
 
 def aligned(tensor: str, ranks: tuple[str, ...], reader: MappedKernel) -> bool:
