@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from .gluon_boxes import box_of, place
 from .gluon_values import GluonPrinter
@@ -36,7 +36,7 @@ class Work(GluonPrinter):
         self, nest: Nest, plan: Schedule, section: Section, outer: Rows, *, rests: bool = False
     ) -> None:
         super().__init__(nest, plan)
-        self.section, self.depth = section, 1
+        self.section, self.depth, self.rests = section, 1, rests
         work = section.work
         if rests:
             assert section.resting is not None
@@ -49,6 +49,14 @@ class Work(GluonPrinter):
         for s in work:
             self.statement(s)
         self.add(f"return {', '.join((outer.rested if rests else outer.returned)(section))}")
+
+    def statement(self, statement: Statement) -> None:
+        """Print a statement; while frames rest, each thread adds up its own share of a row."""
+        super().statement(statement)
+        if self.rests and isinstance(statement, Fold):
+            name, _, text = self.lines.pop().strip().partition(" = ")
+            tile = text.removeprefix("gl.sum(").removesuffix(", axis=1)")
+            self.add(f"{name} = by_thread({tile})")
 
     def function(self, operator: str, axes: tuple[str, ...]) -> str:
         """Return the name of a function: that of a product's results need not be exact.
@@ -165,6 +173,8 @@ class Rows(GluonPrinter):
         """Write one loop of the rotated walk."""
         section = phase.sections[0]
         call = calls[word(section)]
+        shared = [v.name for v in self.grown(section)] if section.resting else []
+        self.share(shared)
         self.walk.loop(phase, placing=bool(re.search(rf"\b{self.plan.columns.first}\b", call)))
         self.products("step")
         self.late_products("step - 1")
@@ -178,6 +188,7 @@ class Rows(GluonPrinter):
             self.rest(section, call, calls["resting"])
         self.add("step += 1")
         self.depth -= 1
+        self.collect(shared)
 
     def rest(self, section: Section, call: str, resting: str) -> None:
         """Take a tile in with frames at rest; where its terms are large, once more with new ones.
@@ -189,20 +200,34 @@ class Rows(GluonPrinter):
         first = self.plan.sections[0]
         operands = [own_name(first, k) for k in self.positions if k % 2 == 0]
         grown = [v.name for v in self.grown(section)]
+        for v in grown:
+            resting = re.sub(rf"\b{v}\b", f"{v}_shares", resting)
         self.add(f"{', '.join([*operands, *(f'{v}_resting' for v in grown)])} = {resting}")
         for bound in section.resting.bounds:
-            self.add(f"note_large({bound.name}_resting - {bound.name}, CONSUMER)")
+            self.add(f"note_large({bound.name}_resting - {bound.name}_shares, CONSUMER)")
         self.wait_late("step - 1", split=True)
         self.add("if large(CONSUMER) == 0:")
         for v in grown:
-            self.add(f"    {v} = {v}_resting")
+            self.add(f"    {v}_shares = {v}_resting")
         self.add("else:")
         self.depth += 1
+        self.collect(grown)
+        self.share(grown)
         self.call(call)
         self.rescale()
         self.depth -= 1
         if self.narrow:
             self.make_operands()
+
+    def share(self, names: Iterable[str]) -> None:
+        """Let each thread begin to add up its share of sums along rows."""
+        for v in names:
+            self.add(f"{v}_shares = by_thread(nothing)")
+
+    def collect(self, names: Iterable[str]) -> None:
+        """Add to sums along rows what threads have added up."""
+        for v in names:
+            self.add(f"{v} = {v} + together({v}_shares, {self.layout((self.rows,))})")
 
     def turn(self, name: str) -> None:
         """Take or pass the turn at the tensor cores, where consumers have turns."""

@@ -95,6 +95,15 @@ def add_box(box, at, source, _semantic=None):
     at = _semantic._convert_to_ir_values(at, require_i64=False)
     kind = ir.DESCRIPTOR_REDUCE_KIND.ADD
     _semantic.builder.create_async_tma_reduce(kind, box.handle, at, source.handle)''',
+    "by_thread": '''@gluon.jit
+def by_thread(x):
+    """The sums along rows of what each thread holds: pairs of columns, as products leave them."""
+    pairs = x.reshape([x.shape[0], x.shape[1] // 8, 4, 2])
+    return gl.sum(gl.sum(pairs, axis=3), axis=1)''',
+    "together": '''@gluon.jit
+def together(x, LAYOUT: gl.constexpr):
+    """The sums along rows of what threads have added up."""
+    return gl.convert_layout(gl.sum(x, axis=1), LAYOUT, assert_trivial=True)''',
     "watch": '''@gluon.jit
 def watch(CONSUMER: gl.constexpr):
     """Make a register in which a warp notes for itself that a number was large."""

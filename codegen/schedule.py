@@ -43,6 +43,7 @@ from .loop_nest import (
     value_vars,
 )
 from .operands import NARROW, bare, dtype_of, plain, tidy
+from .rest import adds_up
 from .signature import values
 
 
@@ -286,7 +287,8 @@ class Splitting:
             alone = replace(loop, body=loop.resting.body, resting=None)
             _, _, rests = self.section(alone, setup)
             assert [replace(x, factor=None) for x in late] == list(rests.late)
-            found = replace(found, resting=replace(loop.resting, body=rests.work))
+            if adds_up(rests.work, fixed, self.sides(loop)[1].name):
+                found = replace(found, resting=replace(loop.resting, body=rests.work))
         return tuple(ordered), tuple(first), found
 
     def is_early(
