@@ -38,6 +38,8 @@ def test_products_run_under_the_exponentials(name: str, features: int) -> None:
     # what spills is read once for each tile of rows: nothing in the loops that products are in
     hot = [x for x in report.loops if x.innermost and x.tensor_core]
     assert len(hot) == 4 and not any(x.local_loads + x.local_stores for x in hot)
+    # turns and slots take six barriers; where a warp takes a tile once more, alone, there is none
+    assert {x.barriers for x in hot} == {6}
     # two groups of warps with two loops each, 64 x 128 exponentials for 128 threads; and some a row
     # where frames move
     assert in_flight(report.assembly) == [66, 64] * 2
