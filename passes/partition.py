@@ -24,6 +24,7 @@ from ..ir.expression import (
 )
 from ..ir.mapping import MappedKernel, Partition
 from ..ir.streaming import Field
+from .walked_span import looked_up
 
 SHARED = {"sm_80": 163, "sm_86": 99, "sm_89": 99, "sm_90": 227, "sm_100": 227, "gfx942": 64}
 """KiB of shared memory that one program may have, by target."""
@@ -98,10 +99,6 @@ def partition(
     cut = {r: fixed.get(r, t) for r, t in chosen.tiles}
     warps, stages = num_warps or chosen.num_warps, num_stages or chosen.num_stages
     mapped = cut_kernel(kernel, target, Configuration(tuple(cut.items()), warps, stages))
-    if few_rows(kernel, sizes):
-        # measured on an H100: one program on each multiprocessor, and so fewer states to merge, is
-        # 3 to 5 % before two where a call walks 34 to 268 MB
-        return mapped
     return replace(mapped, residents=residents(mapped, cut, dtypes, target))
 
 
@@ -255,7 +252,7 @@ def candidates(
         if few:
             # measured on an H100, 4 rows of 64 and 128 features: 1 to 4 % before four warps; with
             # 256 features four are 6 % before two
-            if kept_in_rows(kernel, SMALLEST) < 192 * SMALLEST:
+            if kept_in_rows(kernel, SMALLEST) < 192 * SMALLEST and not looked_up(kernel):
                 yield (16, 64, 2, 3)
             yield from ((16, 64, 4, 3), (16, 64, 8, 2), (16, 32, 4, 3))
         if twofold(kernel):

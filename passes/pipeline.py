@@ -38,6 +38,7 @@ from .reasons import reasons
 from .reassociate import reassociate
 from .scatter_store import invert_lists
 from .short_ranks import RESIDENT_LIMIT, short_ranks
+from .side_by_side import side_by_side
 from .simplify import simplify
 from .solve_equalities import solve_equalities
 from .split_blocks import block_sizes, split_blocks
@@ -298,18 +299,17 @@ def cut_groups(
             pays = worth_describing(kernel, sizes)
         described = known.described if pays else ()
         every.append(packed)
-        kernels.append(
-            partition(
-                replace(kernel, described=described, aligned=steps),
-                dtypes=dtypes,
-                sizes={**dict.fromkeys(parts, PARTS_HELD), **sizes},
-                target=known.target,
-                tiles=known.tiles,
-                num_warps=known.num_warps,
-                num_stages=known.num_stages,
-                choice=known.choice,
-            )
+        cut = partition(
+            replace(kernel, described=described, aligned=steps),
+            dtypes=dtypes,
+            sizes={**dict.fromkeys(parts, PARTS_HELD), **sizes},
+            target=known.target,
+            tiles=known.tiles,
+            num_warps=known.num_warps,
+            num_stages=known.num_stages,
+            choice=known.choice,
         )
+        kernels.append(side_by_side(cut, sizes=sizes, dtypes=dtypes))
     return name_tables(kernels, taken=(*cascade.inputs, *cascade.ranks, *dtypes)), every
 
 

@@ -9,8 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ..ir.domain import Range
-from ..ir.expression import Access, Apply, Expression, RankVariable, Size, walk
+from ..ir.expression import (
+    Access,
+    Apply,
+    Expression,
+    RankVariable,
+    Size,
+    accesses,
+    free_ranks,
+    walk,
+)
 from ..ir.linear import delinear, linear
+from ..ir.mapping import MappedKernel
+from ..ir.streaming import Field
 from .domain_simplify import ZERO
 from .domains import domain, positive_parameters
 
@@ -41,6 +52,17 @@ def walked_span(
         return None
     begin, most = found.pop()
     return None if begin == ZERO or most == Size(rank) else (begin, most)
+
+
+def looked_up(kernel: MappedKernel) -> bool:
+    """Whether what a kernel walks lies where another tensor says, along the walk: behind a load."""
+    streamed = set(kernel.ranks("streamed"))
+    for item in kernel.einsums():
+        for x in walk(item.lift if isinstance(item, Field) else item.body):
+            for c in x.coordinates if isinstance(x, Access) else ():
+                if any(streamed & set(free_ranks(y)) for y in accesses(c)):
+                    return True
+    return False
 
 
 def length(stretch: Range, rank: str) -> Expression:
