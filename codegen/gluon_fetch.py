@@ -10,13 +10,15 @@ from .gluon_walk import Walk, stay
 from .in_order import Get, in_order
 from .kernel import Argument
 from .layout import needed
-from .loop_nest import Let, Load, Nest, Statement, value_vars
+from .loop_nest import Fold, Let, Load, Nest, Statement, value_vars
 from .schedule import Held, Schedule
 from .signature import values
 
 
 class Fetcher(GluonPrinter):
     """What the fetching warp does: boxes, in the order in which products read them."""
+
+    warps = 1
 
     def __init__(self, nest: Nest, plan: Schedule) -> None:
         super().__init__(nest, plan)
@@ -44,7 +46,7 @@ class Fetcher(GluonPrinter):
         self.add(f"{first}_before = {first}")
         self.add("step += 1" if stays else "step = 1")
         for phase in walk.phases:
-            walk.loop(phase)
+            walk.loop(phase, ahead=True)
             self.fetch(early, first, "step")
             self.fetch(late, f"{first}_before", "step - 1")
             self.add(f"{first}_before = {first}")
@@ -60,7 +62,7 @@ class Fetcher(GluonPrinter):
             self.add("step = 0")
         for phase in walk.phases:
             order = in_order(self.plan, phase.sections[0], self.crew.consumers)
-            walk.loop(phase)
+            walk.loop(phase, ahead=True)
             reads = [s.load for s in order if isinstance(s, Get)]
             self.fetch(reads, self.plan.columns.first, "step")
             self.add("step += 1")
@@ -85,8 +87,10 @@ class Fetcher(GluonPrinter):
         wanted |= {n for s in places for v in values(s) for n in value_vars(v)}
         kept: list[Statement] = []
         for s in reversed(self.plan.setup):
-            if isinstance(s, Let | Load) and s.var.name in wanted:
+            if isinstance(s, Let | Load | Fold) and s.var.name in wanted:
                 kept.insert(0, s)
+                if isinstance(s, Fold):
+                    continue  # it loads what it needs
                 wanted |= {n for v in values(s) for n in value_vars(v)}
         return kept
 

@@ -56,6 +56,11 @@ def quick_tanh(x):
     return gl.inline_asm_elementwise(
         "tanh.approx.f32 $0, $1;", "=f,f", [x], dtype=gl.float32, is_pure=True, pack=1
     )''',
+    "every_row": '''@gluon.jit
+def every_row(ALL: gl.constexpr, last, WARPS: gl.constexpr):
+    """The places of all rows of a tile, for one group of warps; none lies behind the last."""
+    LINE: gl.constexpr = gl.BlockedLayout([1], [32], [WARPS], [0])
+    return gl.minimum(gl.arange(0, ALL, layout=LINE), last)''',
     "take_turn": '''@gluon.jit
 def take_turn(CONSUMER: gl.constexpr):
     """Wait until the tensor cores are this consumer's; named barriers from 8 on are free."""

@@ -11,6 +11,7 @@ import re
 
 from .gluon_text import PIECES
 from .loop_nest import Axis, Fold, Let, Nest, Number, Statement, Value, value_axes
+from .operands import of_every_row
 from .schedule import Schedule
 from .triton import Printer
 from .triton_operators import number
@@ -96,9 +97,14 @@ class GluonPrinter(Printer):
 
     # statements
 
+    warps = 4
+    """Warps of the group that runs the function."""
+
     def statement(self, statement: Statement) -> None:
         """Print one statement."""
         match statement:
+            case Fold(axis=axis) if axis == self.rows:
+                self.fold_rows(statement)
             case Fold(var=var, value=value) if (axes := self.ordered(value_axes(value))) != (
                 self.rows,
                 self.columns,
@@ -109,6 +115,17 @@ class GluonPrinter(Printer):
                 self.add(f"{name} = tl.convert_layout({text}, {self.layout(var.axes)})")
             case _:
                 super().statement(statement)
+
+    def fold_rows(self, fold: Fold) -> None:
+        """Print a reduction over all rows of a tile, which every group of warps makes alone."""
+        load, rank = of_every_row(fold, self.plan.setup, self.rows), self.plan.rows.rank
+        assert load is not None
+        places = f"{rank}_every"
+        last = f"{rank}_last - {rank}_first"
+        self.add(f"{places} = every_row({self.plan.rows.constant}, {last}, {self.warps})")
+        address = self.address(load.tensor, load.coordinates, load.var.axes)
+        address = re.sub(rf"\b{rank}_safe\b", places, address)
+        self.add(f"{fold.var.name} = tl.{fold.reducer}(tl.load({address}), axis=0)")
 
     def defined(self, statement: Statement) -> str:
         """Return the name that a statement defines, "" if none."""

@@ -41,8 +41,9 @@ class Walk:
         self.printer, self.plan = printer, plan
         self.first, self.rank = plan.columns.first, plan.columns.rank
         self.phases = tuple(map(self.measured, phases(plan.sections)))
+        # ahead of all loops, what their addresses have in common
         for section in plan.sections:
-            for s in section.place:
+            for s in (*section.place, *at_slot(section, section.loop.begin)):
                 if isinstance(s, Load):
                     printer.base(s.tensor, s.coordinates)
 
@@ -102,20 +103,19 @@ class Walk:
         for phase in reversed(self.phases):
             text = self.begin(phase)
             if phase.placed:
-                loop = phase.sections[0].loop
-                inside = Op("<", (loop.begin, loop.end))
-                *before, place = phase.sections[0].place
+                section = phase.sections[0]
+                *before, place = at_slot(section, section.loop.begin)
                 for s in before:
-                    self.printer.statement(guarded(s, loop.first, loop.begin, inside))
+                    self.printer.statement(s)
                 assert isinstance(place, Place)
-                text = self.text(substitute(place.value, loop.first, loop.begin))
+                text = self.text(place.value)
             self.printer.add(f"{self.first} = tl.where({self.some(phase)}, {text}, {self.first})")
 
-    def loop(self, phase: Phase, *, placing: bool = True) -> None:
+    def loop(self, phase: Phase, *, placing: bool = True, ahead: bool = False) -> None:
         """Print the head of a phase's loop.
 
         A rotated one leaves out the walk's first tile if it is its. ``placing``: something reads
-        where its tiles lie.
+        where its tiles lie. ``ahead``: a list is read one tile ahead, by warps that would wait.
         """
         section, at = phase.sections[0], self.first
         loop = section.loop
@@ -134,13 +134,30 @@ class Walk:
             second = f"tl.where({test}, {begin}, {second})"
         stride = f", {step}" if step != "1" else ""
         self.printer.add("")
+        if phase.placed and ahead:
+            self.printer.add(f"{loop.first}_next = {second}")
+            self.find_next(section)
         self.printer.add(f"for {at} in range({second}, {end}{stride}):")
         self.printer.depth += 1
         if phase.ends and placing:
             self.printer.add(f"{self.first} = {self.place(phase, at)}")
-        if phase.placed and placing:
+        if phase.placed and ahead:
+            self.printer.add(f"{self.first} = {self.first}_next")
+            self.printer.add(f"{loop.first}_next = {loop.first} + {step}")
+            self.find_next(section)
+        elif phase.placed and placing:
             for s in section.place:
                 self.printer.statement(s)
+
+    def find_next(self, section: Section) -> None:
+        """Print what finds the next tile of a list, if there is one."""
+        following = Scalar(f"{section.loop.first}_next")
+        self.printer.moving.add(following.name)
+        *before, place = at_slot(section, following)
+        for s in before:
+            self.printer.statement(s)
+        assert isinstance(place, Place)
+        self.printer.add(f"{self.first}_next = {self.text(place.value)}")
 
 
 def phases(sections: Iterable[Section]) -> list[Phase]:
@@ -175,10 +192,17 @@ def bracketed(text: str) -> str:
     return text if re.fullmatch(r"\w+(\(.*\))?", text) else f"({text})"
 
 
+def at_slot(section: Section, slot: Value) -> tuple[Statement, ...]:
+    """Return what finds the tile at a slot of a list, if the list is so long."""
+    loop = section.loop
+    inside = Op("<", (slot, loop.end))
+    return tuple(guarded(s, loop.first, slot, inside) for s in section.place)
+
+
 def guarded(s: Statement, name: str, at: Value, test: Value) -> Statement:
     """Return a statement at a place of a list; it reads memory only where the list has a member."""
     match s:
-        case Let(value=value):
+        case Let(value=value) | Place(value=value):
             return replace(s, value=substitute(value, name, at))
         case Load(coordinates=coordinates, guard=guard):
             places = tuple(substitute(c, name, at) for c in coordinates)

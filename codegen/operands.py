@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .loop_nest import Cast, Comment, Load, Ref, Statement, Value, Var
+from .loop_nest import Cast, Comment, Fold, Load, Ref, Statement, Value, Var
 
 NARROW = ("float16", "bfloat16")
 """Dtypes of which tensor cores multiply tiles that warps of different work share."""
@@ -45,3 +45,18 @@ def tidy(work: list[Statement]) -> tuple[Statement, ...]:
         if not (isinstance(s, Comment) and (following is None or isinstance(following, Comment)))
     ]
     return tuple(kept)
+
+
+def of_every_row(fold: Fold, setup: tuple[Statement, ...], rows: str) -> Load | None:
+    """Return what a reduction over all rows of a tile loads, if that is all it takes.
+
+    Then every group of warps can make it alone, though each has its share of the rows only.
+    """
+    loads = {s.var.name: s for s in setup if isinstance(s, Load)}
+    match fold.value:
+        case Ref(var=var) if fold in setup and var.name in loads:
+            load = loads[var.name]
+            alone = load.guard is None and load.var.axes == (rows,)
+            return load if alone and fold.reducer in ("min", "max") else None
+        case _:
+            return None

@@ -42,7 +42,7 @@ from .loop_nest import (
     value_axes,
     value_vars,
 )
-from .operands import NARROW, bare, dtype_of, plain, tidy
+from .operands import NARROW, bare, dtype_of, of_every_row, plain, tidy
 from .rest import adds_up
 from .signature import values
 
@@ -457,7 +457,7 @@ class Splitting:
                 raise ScheduleError(f"{s.var.name} is fetched and no operand")
             if isinstance(s, Dot):
                 raise ScheduleError(f"{s.var.name} is a product outside the loop")
-            if isinstance(s, Fold) and s.axis == rows:
+            if isinstance(s, Fold) and s.axis == rows and not of_every_row(s, found.setup, rows):
                 raise ScheduleError(f"{s.var.name} is reduced over {rows}, which warps share")
             for axes in self.shapes(s):
                 two = len(axes) == 2 and axes[0] == rows

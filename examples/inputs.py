@@ -84,6 +84,7 @@ RECIPES: Mapping[str, Recipe] = {
         {"G": "group", "sinks": 1, "recent": 2},
     ),
     "document": Recipe((*QKV, "doc: b m"), lengths="self"),
+    "document_starts": Recipe((*QKV, "begin: b m"), lengths="self"),
     "dropout": Recipe(parameters={"seed": 3, "rate": 0.25}, lengths="short"),
     "entropy": Recipe(lengths="short"),
     "flex_prefill": Recipe(QKV[:2]),
@@ -238,6 +239,14 @@ def _documents(draw: numpy.random.Generator, shape: tuple[int, ...], sizes: Size
     return numpy.cumsum(draw.random(shape) < 1 / 3, axis=-1)
 
 
+def _begins(draw: numpy.random.Generator, shape: tuple[int, ...], sizes: Sizes) -> Array:
+    """Return where each token's document begins, of documents as above."""
+    doc = _documents(draw, shape, sizes)
+    places = numpy.broadcast_to(numpy.arange(shape[-1]), shape)
+    first = numpy.diff(doc, axis=-1, prepend=-1) != 0
+    return numpy.maximum.accumulate(numpy.where(first, places, 0), axis=-1)
+
+
 def _frequencies(draw: numpy.random.Generator, shape: tuple[int, ...], sizes: Sizes) -> Array:
     """Return the geometric frequencies of arXiv 2104.09864, once for each half."""
     half = 10000.0 ** (-numpy.arange(shape[0] // 2) / (shape[0] // 2))
@@ -269,6 +278,7 @@ SPECIAL: Mapping[str, Maker] = {
     "Count": _counts,
     "prefix": lambda draw, shape, sizes: draw.integers(0, sizes["m"] + 1, shape),
     "doc": _documents,
+    "begin": _begins,
     "freq": _frequencies,
     "gamma": lambda draw, shape, sizes: draw.uniform(0.3, 3.0, shape),
     "label": lambda draw, shape, sizes: draw.integers(0, 4, shape),

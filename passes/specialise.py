@@ -20,7 +20,17 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from ..ir.cascade import Einsum
-from ..ir.expression import Access, Apply, Constant, Expression, Parameter, Reduce, walk
+from ..ir.expression import (
+    Access,
+    Apply,
+    Constant,
+    Expression,
+    Parameter,
+    Reduce,
+    accesses,
+    free_ranks,
+    walk,
+)
 from ..ir.mapping import Crew, MappedKernel
 from ..ir.streaming import Field
 from .partition import (
@@ -177,9 +187,13 @@ def unmeasured(kernel: MappedKernel, sizes: Mapping[str, int]) -> str:
     if max((n for _, n in kernel.static), default=0) > 256:
         return "more than 256 features were not measured"
     (traversal,) = kernel.traversals
-    if traversal.domain.table is not None or traversal.walks:
-        return "rows that walk a list were not measured"
+    test = traversal.domain.test
+    for x in () if test is None else accesses(test):
+        if streamed[0] in free_ranks(x):
+            return f"each tested tile would wait for {x.tensor}, which Triton loads ahead"
     early = len(walked_products(kernel))
+    if early > 1 and (traversal.domain.table is not None or traversal.walks):
+        return "several products of rows that walk a list were not measured"
     if early > 1 and not twofold(kernel):
         return (
             "several products before the work on a tile, in a frame that moves, were not measured"

@@ -239,6 +239,13 @@ def document(Q: Array, K: Array, V: Array, doc: Array) -> Array:
     return out
 
 
+def document_starts(Q: Array, K: Array, V: Array, start: Array) -> Array:
+    m = numpy.arange(K.shape[2])
+    S = scores(Q, K)
+    keep = (m >= start[:, None, :, None]) & (m <= m[:, None])
+    return weights(only(S, keep)) @ V
+
+
 def cosine(Q: Array, K: Array, V: Array, scale: float) -> Array:
     Q, K = (x / numpy.linalg.norm(x, axis=-1, keepdims=True) for x in (Q, K))
     return weights(scale * Q @ numpy.swapaxes(K, 2, 3)) @ V
@@ -317,6 +324,7 @@ ORACLES: dict[str, Callable[..., Any]] = {
     "differential": differential,
     "dilated": dilated,
     "document": document,
+    "document_starts": document_starts,
     "dropout": dropout,
     "entropy": entropy,
     "fusemax_1pass": fusemax,

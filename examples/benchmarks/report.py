@@ -134,12 +134,16 @@ class Table:
         heading = f"# {self.name.capitalize()}"
         return "\n".join([heading, "", machine, "", self.about, "", *table, "", *notes, ""])
 
+    def row_data(self, row: Row) -> dict[str, Any]:
+        """Return a row as data, with its work."""
+        return asdict(row) | {"flops": self.work * row.flops}
+
     def write(self, folder: Path) -> None:
         """Write ``forward.json`` and ``forward.md``, or what ``name`` says instead."""
         folder.mkdir(parents=True, exist_ok=True)
         data: dict[str, Any] = {
             "machine": self.machine,
-            "rows": [asdict(row) | {"flops": self.work * row.flops} for row in self.rows],
+            "rows": [self.row_data(row) for row in self.rows],
             "results": [asdict(result) for result in self.results],
         }
         (folder / f"{self.name}.json").write_text(json.dumps(data, indent=1) + "\n")

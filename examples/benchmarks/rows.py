@@ -9,6 +9,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 TOKENS = 16384
 HEADS = {64: 32, 128: 16, 256: 8}
@@ -89,7 +90,10 @@ BACKWARD_ROWS: tuple[Row, ...] = (
 """Rows of the backward table, each kind once before the long ones: a row takes up to a minute."""
 
 
-def select(rows: Sequence[Row], patterns: Sequence[str]) -> tuple[Row, ...]:
+AnyRow = TypeVar("AnyRow", bound=Row)
+
+
+def select(rows: Sequence[AnyRow], patterns: Sequence[str]) -> tuple[AnyRow, ...]:
     """Return the rows whose name matches one of the shell patterns, in the order of the table.
 
     Raises ValueError for a pattern that matches nothing.

@@ -20,7 +20,7 @@ from multiprocessing import get_context
 
 import torch
 
-from einfall.examples.benchmarks import backward, forward, peers
+from einfall.examples.benchmarks import backward, forward, peers, sparse, sparse_rows
 from einfall.examples.benchmarks.reference import inputs
 from einfall.examples.benchmarks.report import ADDED, OURS
 from einfall.examples.benchmarks.rows import BACKWARD_ROWS, ROWS, select
@@ -31,6 +31,8 @@ COMPILED = (OURS, "flex")
 def warm(job: tuple[str, str, str]) -> str:
     """Compile one implementation of one row of one table; return what went wrong, or nothing."""
     table, name, who = job
+    if table == "sparse":
+        return warm_sparse(name, who)
     (row,) = select(ROWS if table == "forward" else BACKWARD_ROWS, [name])
     peers.begin()
     try:
@@ -48,17 +50,32 @@ def warm(job: tuple[str, str, str]) -> str:
     return ""
 
 
+def warm_sparse(name: str, who: str) -> str:
+    """Compile one implementation of one row of the sparse table."""
+    (row,) = select(sparse_rows.SPARSE_ROWS, [name])
+    peers.begin()
+    try:
+        sparse.make(who, row, sparse_rows.inputs(row))
+        torch.cuda.synchronize()
+    except Exception as error:
+        return f"sparse {name} {who}: {forward.reason(error)}"
+    return ""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compile all rows of both tables."""
+    """Compile all rows of all tables."""
     parser = argparse.ArgumentParser(description="compile what the tables measure")
-    parser.add_argument("--rows", nargs="+", default=["*"], help="patterns of the forward table")
+    parser.add_argument("--rows", nargs="*", default=["*"], help="patterns of the forward table")
     parser.add_argument("--backward", nargs="*", default=["*"], help="of the backward table")
+    parser.add_argument("--sparse", nargs="*", default=["*"], help="of the sparse table")
     options = parser.parse_args(arguments)
     if not torch.cuda.is_available():
         parser.error("a GPU is needed")
-    chosen = [("forward", row) for row in select(ROWS, options.rows)]
+    chosen = [("forward", row) for row in (select(ROWS, options.rows) if options.rows else ())]
     if options.backward:
         chosen += [("backward", row) for row in select(BACKWARD_ROWS, options.backward)]
+    if options.sparse:
+        chosen += [("sparse", row) for row in select(sparse_rows.SPARSE_ROWS, options.sparse)]
     jobs = [
         (t, row.name, who) for t, row in chosen for who in COMPILED if who in (OURS, *row.peers)
     ]

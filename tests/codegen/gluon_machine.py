@@ -407,6 +407,7 @@ def language(machine: Machine, pid: int, programs: int) -> dict[str, Any]:
         convert_layout=lambda x, layout, assert_trivial=False: x,
         to_tensor=lambda x: x,
         SliceLayout=lambda *a: None,
+        BlockedLayout=lambda *a: None,
         DotOperandLayout=lambda *a: None,
         NVMMADistributedLayout=lambda *a: None,
         NVMMASharedLayout=SimpleNamespace(get_default_for=lambda *a: None),

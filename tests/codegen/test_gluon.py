@@ -251,7 +251,7 @@ LARGE = {"b": 4, "h": 16, "p": 4096, "m": 4096, "e": 128, "f": 128}
         ("attention", LARGE | {"e": 512}, "more than 256 features"),
         ("sliding_window", LARGE, ""),
         ("sink_window", LARGE, ""),
-        ("document", LARGE, "rows that walk a list were not measured"),
+        ("document", LARGE, "each tested tile would wait for doc"),
         ("differential", LARGE, "several products"),
     ],
 )

@@ -63,6 +63,12 @@ def case(name: str) -> tuple[str, list[torch.Tensor], Mapping[str, Any]]:
             return "document", [*qkv(columns=700, rows=700), documents(390, 10, 200, 100)], {}
         case "documents":
             return "document", [*qkv(columns=600, rows=600), documents(*[60] * 10)], {}
+        case "a range for each row":
+            ends = torch.tensor([390, 400, 600, 700])
+            begin = torch.tensor([[0, *ends[:-1]]]).repeat_interleave(
+                ends.diff(prepend=ends[:1] * 0), 1
+            )
+            return "document_starts", [*qkv(columns=700, rows=700), begin.int()], {}
         case "a table of blocks":
             keep = torch.from_numpy(np.random.default_rng(0).random((3, 3)) < 0.4)
             return "radial_blocks", [*qkv(rows=768, columns=768), keep], {"s": 256, "B": 128}
@@ -81,7 +87,7 @@ def case(name: str) -> tuple[str, list[torch.Tensor], Mapping[str, Any]]:
 CASES = (
     "a window inside a tile", "a window of several tiles", "a window behind rows without keys",
     "two ranges", "two ranges, the first of whole tiles", "documents of many tiles", "documents",
-    "a table of blocks", "lists", "lists of wide blocks, the last one cut",
+    "a range for each row", "a table of blocks", "lists", "lists of wide blocks, the last one cut",
     "lists of narrow blocks",
 )  # fmt: skip
 
