@@ -122,11 +122,11 @@ def watch(CONSUMER: gl.constexpr):
     )''',
     "note_large": '''@gluon.jit
 def note_large(x, CONSUMER: gl.constexpr):
-    """Note if numbers of this warp are 256 or more, or none at all."""
+    """Note if numbers of this warp are 4096 or more, or none at all."""
     gl.inline_asm_elementwise(
         noted(
             CONSUMER,
-            "{ .reg .pred p; setp.geu.f32 p, $1, 0f43800000; @p mov.b32 NOTE, 1; mov.b32 $0, 0; }",
+            "{ .reg .pred p; setp.geu.f32 p, $1, 0f45800000; @p mov.b32 NOTE, 1; mov.b32 $0, 0; }",
         ),
         "=r,f",
         [x],

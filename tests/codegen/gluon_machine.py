@@ -281,7 +281,7 @@ def language(machine: Machine, pid: int, programs: int) -> dict[str, Any]:
             return tile(np.tanh(others[1][0]) * np.float32(1 + 2**-11))
         if note := re.search(r"note\d", text):
             before = machine.noted.get(note[0], 0)
-            large = "setp.geu" in text and not bool((np.asarray(others[1][0]) < 256).all())
+            large = "setp.geu" in text and not bool((np.asarray(others[1][0]) < 4096).all())
             machine.noted[note[0]] = int("setp.geu" in text and (large or before))
             return before
         found = re.match(r"bar\.(sync|arrive) (\d+), (\d+)", text)

@@ -28,6 +28,7 @@ def test_scores_that_rise(name: str, rise: int) -> None:
     truth = outputs(einfall.interpret(getattr(examples, name), *tensors, **parameters))
     found = lowered(name, **SIZES)
     assert "if large(CONSUMER) == 0:" in found.source
+    assert "frames rest while a tile adds little to" in str(found.explain())
     got = run(found, tensors, parameters, programs=2)
     for x, expected in zip(got, truth, strict=True):
         assert relative(x, expected) < 1e-3
