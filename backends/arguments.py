@@ -7,9 +7,11 @@ from functools import lru_cache
 from typing import Any
 
 from ..ir.cascade import Cascade, Scalar
-from ..ir.errors import ShapeError
-from ..ir.expression import Access, Populate, RankVariable, Size, walk
+from ..ir.errors import ShapeError, underlined
+from ..ir.expression import Access, Apply, Populate, RankVariable, Size, walk
+from ..ir.scalar import scalar
 from ..ir.selection import WHOLE
+from ..ir.show import show_expression
 from ..ir.sizes import bind_parameters, rank_sizes
 from ..passes.pipeline import Known
 from ..passes.short_ranks import short_ranks
@@ -33,6 +35,7 @@ def known_of(
             f"({', '.join(cascade.inputs)}); {len(tensors)} given"
         )
     values = bind_parameters(cascade, parameters)
+    check_divisors(cascade, values)
     shapes = {n: tuple(t.shape) for n, t in zip(cascade.inputs, tensors, strict=True)}
     found = rank_sizes(cascade, shapes, values, sizes or {})
     dtypes = {
@@ -42,6 +45,26 @@ def known_of(
     return Known(
         found, shapes, values, dtypes, target, tiles, tuple(boxes) if target in DESCRIBING else ()
     )
+
+
+def check_divisors(cascade: Cascade, parameters: Mapping[str, Any]) -> None:
+    """Refuse parameters that make a divisor of coordinates 0.
+
+    The language has 0 for such a quotient, and the interpreter gives that; a machine's division of
+    whole numbers by 0 gives anything.
+    """
+    for einsum in cascade.einsums:
+        for x in einsum.expressions():
+            match x:
+                case Apply("//" | "%", (_, by)):
+                    value = scalar(by, {}, parameters)
+                    if isinstance(value, int) and value == 0:
+                        raise ShapeError(
+                            f"{show_expression(x)} in {einsum.name} divides by 0, and kernels "
+                            f"divide whole numbers by 1 or more; give {show_expression(by)} "
+                            f'another value, or use backend="interpreter", where that is 0'
+                            f"{underlined(x.at)}"
+                        )
 
 
 def aligned_inputs(

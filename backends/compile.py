@@ -15,7 +15,15 @@ from ..ir.cascade import Cascade, Scalar
 from ..ir.errors import BackendError, EinfallError, PassError, ShapeError
 from ..passes.keep import Gradient
 from ..passes.pipeline import Known
-from .arguments import DESCRIBING, aligned_inputs, as_torch, known_of, lowering_key, own_target
+from .arguments import (
+    DESCRIBING,
+    aligned_inputs,
+    as_torch,
+    check_divisors,
+    known_of,
+    lowering_key,
+    own_target,
+)
 from .autograd import with_gradient
 from .explain_parts import parts_known
 from .interpreter import interpret
@@ -303,6 +311,7 @@ class Compiled:
             defaults = {n: v for n, v in cascade.parameters if v is not None}
             boxes = aligned_inputs(cascade, sizes or {}, named) if goal in DESCRIBING else ()
             values = {**defaults, **parameters}
+            check_divisors(cascade, values)
             known = Known(dict(sizes or {}), {}, values, named, goal, cut, boxes)
         known = replace(
             known,

@@ -46,8 +46,8 @@ from .loop_nest import (
 from .select import both
 from .signature import sign
 
-TILES = {True: 64, False: 16}
-"""Tiles whose bins a program sums at a time, by whether the bins hold sums."""
+TILES = 64
+"""Tiles whose bins a program sums at a time."""
 
 MANY = 128
 """Tiles whose members a program places at a time."""
@@ -115,7 +115,7 @@ class Searching:
         name = self.kernel.name
         if what:
             name = f"{name.removesuffix('_kernel')}_{what}_kernel"
-        warps = self.kernel.num_warps if tiled else 4
+        warps = self.kernel.num_warps if tiled else 8
         reads = tuple(self.buffers) + self.kernel.reads
         own = replace(
             self.kernel, name=name, roles=tuple(roles), reads=reads, writes=writes, num_warps=warps
@@ -157,7 +157,7 @@ class Searching:
         found = self.lowering(f"prefix_{k}", False, prefix_name, need_name)
         digit = found.digits(self.width[k])
         total = found.let(found.names.take("bins"), self.none, (digit.name,), self.kind)
-        many = found.tiles(TILES[self.search.mass])
+        many = found.tiles(TILES)
 
         def add() -> None:
             at = Index(many.name)

@@ -42,7 +42,8 @@ class Recipe:
     parameters : the name of a size, or a number, for each parameter.
     lengths : ``cross`` (p < m), ``self`` (p is m), ``blocks`` (the same, a multiple of block),
         ``short`` (m < p: the first queries of a causal variant see no key), ``few`` (keys for two
-        blocks: rows that are put in order) or ``question`` (p is a third of m).
+        blocks: rows that are put in order), ``three`` (as ``blocks``, three wide ones) or
+        ``question`` (p is a third of m).
     made : makes all of it instead, where index tensors depend on one another.
     """
 
@@ -61,6 +62,11 @@ PAIR = ("A: m", "B: m")
 RECIPES: Mapping[str, Recipe] = {
     "absmax_scaled": Recipe(lengths="short"),
     "ada_spa": Recipe((*QKV[:2], "L: b h p"), {"B": "block"}),
+    "ada_snapkv": Recipe(
+        ("Q: b kv group p e", "K: b kv m e"),
+        {"G": "group", "R": 2, "near": 2, "sinks": 1, "least": 3, "k": 4},
+        "few",
+    ),
     "alibi": Recipe((*QKV, "slope: h")),
     "attention": Recipe(),
     "attention_calibration": Recipe(parameters={"beta": 0.4, "theta": 0.15}, lengths="self"),
@@ -88,6 +94,11 @@ RECIPES: Mapping[str, Recipe] = {
     "dropout": Recipe(parameters={"seed": 3, "rate": 0.25}, lengths="short"),
     "entropy": Recipe(lengths="short"),
     "flex_prefill": Recipe(QKV[:2]),
+    "flex_prefill_blocks": Recipe(
+        ("Q: kv m e", "K: kv m e", "V: kv m f"),
+        {"B": "wide", "gamma": 0.7, "tau": 0.08, "least": 1},
+        "three",
+    ),
     "fusemax_1pass": Recipe(PAPER, {"M0": "block"}),
     "fusemax_2pass": Recipe(PAPER, {"M0": "block"}),
     "fusemax_3pass": Recipe(PAPER),
@@ -211,6 +222,8 @@ def _derived(sizes: Sizes, lengths: str) -> Sizes:
         p = m
     elif lengths == "few":
         p, m = min(p, 5), 2 * sizes["block"]
+    elif lengths == "three":
+        p = m = 6 * sizes["block"]
     elif lengths == "blocks":
         p = m = m // sizes["block"] * sizes["block"]
     elif lengths == "short":

@@ -98,7 +98,8 @@ def divide(
         if isinstance(body, Populate):
             count = find_count(cascade.einsums, writers[target])
             plan = plan_selection(writers[target], body, count, cascade, writers, order, short)
-            if sizes.get(body.rank, WHOLE + 1) > WHOLE:
+            rising = body.ascending or body.selector == "threshold"
+            if rising and sizes.get(body.rank, WHOLE + 1) > WHOLE:
                 plan = replace(plan, resident=(), ordered=(), searched=target)
         elif target in turned:
             einsum, view = turned[target]

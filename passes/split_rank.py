@@ -263,6 +263,8 @@ def split_groups(
                 f"{rank} of {cascade.name} cannot be reduced in parts side by side: it is walked "
                 f"in segments, {', '.join(group.segments)} one after the other with one state"
             )
+        if group.views:
+            continue  # its sums are put in place as they are
         if group.streamed is not None and group.streamed in parts:
             single = {r for r, n in (sizes or {}).items() if n == 1}
             moving = {r for x in moving_accesses(group) for r in free_ranks(x)}

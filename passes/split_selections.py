@@ -20,7 +20,7 @@ from ..ir.expression import (
     substitute,
 )
 from ..ir.scalar import scalar
-from ..ir.selection import WHOLE, find_count, list_rank
+from ..ir.selection import LONGEST, WHOLE, find_count, list_rank
 from .align import conjunction, fresh
 from .walk_lists import is_member
 
@@ -33,6 +33,7 @@ def split_selections(
     sizes: Mapping[str, int] = MappingProxyType({}),
     parameters: Mapping[str, Scalar] = NOTHING,
     whole: int = WHOLE,
+    longest: int = LONGEST,
 ) -> Cascade:
     """Choose from a long rank in two steps: who is a member, and in what order members stand.
 
@@ -53,7 +54,8 @@ def split_selections(
     Members are found a tile at a time, by kernels that hold no more than that; the list, which is
     short, one program puts in order. A list that is only asked what its members are stays as it is
     found, by ascending coordinate, and may be long. A rank of at most ``whole`` coordinates is left
-    alone, for one program chooses from it and puts it in order at once.
+    alone, for one program chooses from it and puts it in order at once. A list in order has at most
+    ``longest`` members.
 
     Requires: a flat cascade in which every list is counted (``count_lists``).
     Keeps: every output's value, as far as float32 tells the values apart.
@@ -80,11 +82,11 @@ def split_selections(
         if room is None and body.selector == "topk":
             number = scalar(body.argument, dict(sizes), dict(parameters))
             room = None if number is None else int(number)
-        if room is None or room > whole:
+        if room is None or room > longest:
             many = "unknown length" if room is None else f"up to {room} members"
             raise BackendError(
                 f"{einsum.name} is a list of {many} in order of value, and one program puts "
-                f"{whole} in order; write ascending=True, which lists by coordinate, or choose "
+                f"{longest} in order; write ascending=True, which lists by coordinate, or choose "
                 f"fewer{underlined(einsum.at)}"
             )
         count = find_count(cascade.einsums, einsum)

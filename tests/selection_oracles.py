@@ -112,6 +112,76 @@ def snapkv(Q: Array, K: Array, G: int, R: int, near: int, sinks: int, k: int) ->
     return best(P, k, (m < sinks) | (m >= len(m) - near), True)[0]
 
 
+def ada_snapkv(
+    Q: Array, K: Array, G: int, R: int, near: int, sinks: int, least: int, k: int
+) -> tuple[Array, Array]:
+    """Heads first take their own, then keys of all heads one by one, the best first."""
+    S = scores(Q, K[:, :, None])
+    p, m = numpy.ogrid[: S.shape[-2], : S.shape[-1]]
+    X = weights(S, m <= p + S.shape[-1] - S.shape[-2]).max((2, 3))
+    padded = numpy.pad(X, ((0, 0), (0, 0), (R, R)))
+    worth = numpy.stack([padded[..., d : d + X.shape[-1]] for d in range(2 * R + 1)]).mean(0)
+    m = numpy.arange(X.shape[-1])
+    _, kept = best(worth, least, (m < sinks) | (m >= len(m) - near), True)
+    for b in range(len(worth)):
+        left = numpy.argwhere(~kept[b])
+        order = sorted(left.tolist(), key=lambda cm: (-worth[b][tuple(cm)], *cm))
+        for c, at in order[: k * kept.shape[1] - kept[b].sum()]:
+            kept[b, c, at] = True
+    lists = numpy.zeros(worth.shape, int)
+    for row in numpy.ndindex(kept.shape[:2]):
+        members = numpy.flatnonzero(kept[row])
+        lists[row][: len(members)] = members
+    return lists, kept.sum(-1)
+
+
+def flex_prefill_blocks(
+    Q: Array, K: Array, V: Array, gamma: float, tau: float, B: int, least: int
+) -> tuple[Array, Array, Array]:
+    """Head by head: what the last rows see, how much of it suffices, which pattern predicts it."""
+    heads, N = Q.shape[:2]
+    n = N // B
+    lists, aware, out = numpy.zeros((heads, n, n), int), numpy.zeros(heads, int), []
+    for h in range(heads):
+        A = weights(scores(Q[h, -B:], K[h]), numpy.tri(B, N, N - B, dtype=bool))
+        columns = A.mean(0)
+        diagonals = numpy.zeros(N)
+        for r, m in numpy.ndindex(A.shape):
+            if m <= N - B + r:
+                diagonals[N - B + r - m] += A[r, m] / B
+        means = pool(Q[h], B, numpy.mean), pool(K[h], B, numpy.mean)
+        W = weights(scores(*means), numpy.tri(n, dtype=bool))
+        sums = [x.reshape(n, B).sum(-1) for x in (columns, diagonals)]
+        middle = (W[-1] + sums[0]) / 2
+        apart = sum(
+            (x[x > 0] * numpy.log(x[x > 0] / middle[x > 0])).sum() for x in (W[-1], sums[0])
+        )
+        aware[h] = numpy.sqrt(apart / 2) < tau
+        kept = numpy.zeros((n, n), bool)
+        budgets = [
+            max(least, ((numpy.cumsum(numpy.sort(x)[::-1]) <= gamma).sum() + 1) // 128 + 1)
+            for x in (columns, diagonals)
+        ]
+        marks = [
+            best(x, min(least if aware[h] else k, n), numpy.arange(n) == 0, True)[1]
+            for x, k in zip(sums, budgets, strict=True)
+        ]
+        pairs = [(i, j) for i in range(n) for j in range(i + 1)]
+        for i, j in pairs:
+            kept[i, j] = marks[0][j] or marks[1][i - j]
+        total = 0.0
+        for i, j in sorted(pairs, key=lambda x: (-W[x], x)) if aware[h] else []:
+            total += W[i, j]
+            if total > gamma * n:
+                break
+            kept[i, j] = True
+        for i in range(n):
+            lists[h, i, : kept[i].sum()] = numpy.flatnonzero(kept[i])
+        keep = spread(kept, B, B, N, N) & numpy.tri(N, dtype=bool)
+        out.append(weights(scores(Q[h], K[h]), keep) @ V[h])
+    return numpy.stack(out), lists, aware
+
+
 def routing(X: Array, V: Array, M: Array, w: int) -> tuple[Array, Array]:
     """Cluster by cluster: sorted members, a triangle of scores, sums at positions, then counts."""
     B, H, n, _ = X.shape
@@ -143,8 +213,10 @@ def block_lists(
 
 
 ORACLES: dict[str, Callable[..., Any]] = {
+    "ada_snapkv": ada_snapkv,
     "block_lists": block_lists,
     "double_sparsity": double_sparsity,
+    "flex_prefill_blocks": flex_prefill_blocks,
     "quest": quest,
     "routing": routing,
     "seer_attention": seer_attention,

@@ -10,6 +10,7 @@ import numpy
 import pytest
 import torch
 
+import einfall
 from einfall.backends import launch
 from einfall.backends.launch import READY_LIMIT, Plan, plan
 from einfall.backends.memory import contiguous_strides
@@ -361,3 +362,16 @@ def test_overhead_of_a_call(monkeypatch: pytest.MonkeyPatch, device: str) -> Non
     best = min(rounds) * 1e6
     print(f"{best:.2f} us a call beyond the launch itself")
     assert best < 20
+
+
+@pytest.mark.parametrize("filter", ["m <= p // B", "m % B == 0", "m // (2 * B) < 3"])
+def test_a_parameter_that_divides_by_zero_is_refused(filter: str) -> None:
+    cascade = einfall.cascade(
+        f"def f(X, *, B):\n    S[p, m: {filter}] = X[p, m]\n    O[p] = S[p, m]\n    return O"
+    )
+    f = einfall.compile(cascade, backend="triton")
+    with pytest.raises(einfall.ShapeError, match="divides by 0, and kernels"):
+        f(torch.zeros(4, 5), B=0)
+    with pytest.raises(einfall.ShapeError, match="divides by 0, and kernels"):
+        f.lower(sizes={}, B=0)
+    einfall.interpret(cascade, torch.zeros(4, 5), B=0)

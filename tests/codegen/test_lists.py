@@ -131,6 +131,19 @@ def test_rows_of_different_lengths() -> None:
     agree(cascade, [*qkv(), starts, indices])
 
 
+@pytest.mark.parametrize("count", [0, 3])
+def test_a_list_beside_a_rule_without_bounds(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table of tiles and a list in one walk: no point is in both."""
+    monkeypatch.setattr("einfall.passes.domain_table.LONG", 16)
+    filter = "(m // 16 in L[b, h, p // 32] or (p // 16 - m // 16) % 3 == 1) and m <= p + 20"
+    cascade = declared(filter, "Blocks: unique, Count", COUNTED)
+    counts = torch.full((1, 2, 3), count, dtype=torch.int32)
+    lowered = agree(cascade, [*qkv(), lists(1, 2, 3, 6, of=6), counts], p=16, m=16)
+    (kernel,) = lowered.mapping.kernels
+    (traversal,) = kernel.traversals
+    assert traversal.domain.table is not None and traversal.walks
+
+
 def test_rows_beyond_the_lists_have_no_points() -> None:
     cascade = declared("m // 16 in Blocks[b, h, p // 32]", "Blocks: unique")
     tensors = [*qkv(), lists(1, 2, 2, 4, of=6)]
