@@ -24,6 +24,9 @@ from .explain_visits import COMBINATIONS, Facts, ranks_of_domain, sizes_of_domai
 PROGRAMS = 1 << 16
 """Programs of a launch that are played through."""
 
+TILES = 1 << 20
+"""Tiles that are looked at, one by one, where a table lists those that have points."""
+
 
 @dataclass(frozen=True, slots=True)
 class Balance:
@@ -72,6 +75,9 @@ def work_of_programs(kernel: MappedKernel, facts: Facts) -> Any:
         domain, rank = traversal.domain, traversal.streaming.rank
         read = ranks_of_domain(domain)
         if any(r not in facts.sizes for r in (rank, *sizes_of_domain(domain))):
+            return None
+        columns = -(-facts.sizes[rank] // kernel.partition(rank).tile)
+        if domain.table is not None and prod(shape) * columns > TILES:
             return None
         followed = [r if r in read else "" for r in grid]
         if prod(facts.sizes[r] for r in followed if r) > COMBINATIONS:
