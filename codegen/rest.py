@@ -28,18 +28,18 @@ def rest(lowering: Lowering, traversal: Traversal) -> Resting | None:
 
 
 def adds_up(work: Sequence[Statement], accumulators: set[str], axis: str) -> bool:
-    """Whether a tile's work only adds sums along an axis to accumulators, and reads none else."""
-    sums = {
-        s.var.name for s in work if isinstance(s, Fold) and (s.axis, s.reducer) == (axis, "sum")
-    }
+    """Whether a tile's work reduces only along an axis, by sums, for accumulators to add."""
+    folds = [s for s in work if isinstance(s, Fold)]
     read = [n for s in work for v in values(s) for n in value_vars(v)]
+    added = set()
     for s in work:
-        if not isinstance(s, Let) or s.var.name not in accumulators:
-            continue
-        match s.value:
-            case Op("+", (Ref(var=old), Ref(var=new))) if old == s.var and new.name in sums:
+        match s:
+            case Let(var=var, value=Op("+", (Ref(var=old), Ref(var=new)))) if (
+                old == var and var.name in accumulators
+            ):
                 if read.count(old.name) > 1 or read.count(new.name) > 1:
                     return False
-            case _:
+                added.add(new.name)
+            case Let(var=var) if var.name in accumulators:
                 return False
-    return True
+    return all((s.axis, s.reducer) == (axis, "sum") and s.var.name in added for s in folds)
