@@ -38,6 +38,9 @@ RANK_IS_LONG = 1 << 20
 LARGEST = 1 << 20
 """Elements of a tile, at most, in Triton."""
 
+FEW = 4
+"""Rows that a sum without a product takes at a time."""
+
 ORDERED = 2048
 """Elements that a program of several rows puts in order."""
 
@@ -166,6 +169,15 @@ def configurations(
         r: max(SMALLEST, 1 << (max(sizes.get(r, 128), 1) - 1).bit_length())
         for r in (*tiled, *streamed)
     }
+    if not any(x is not None and is_product(x) for x in map(folded_body, kernel.einsums())):
+        # no product, so that no side of one has to be as wide as a tensor core takes
+        # of an open size, a rank that features stand behind is walked a few at a time
+        behind = {r for _, ranks in operands(kernel) for r in ranks[:-1]}
+        behind -= {ranks[-1] for _, ranks in operands(kernel) if ranks}
+        open_ranks = {r: FEW if r in behind else 128 for r in streamed}
+        widest |= {
+            r: 1 << (max(sizes.get(r, n), 1) - 1).bit_length() for r, n in open_ranks.items()
+        }
     widest |= {r: min(widest[r], step) for r, step in kernel.steps}
     # a tile inside one block of a list is loaded as one box
     blocks = [w.width & -w.width for t in kernel.traversals for w in t.walks]

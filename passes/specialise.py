@@ -29,6 +29,7 @@ from ..ir.expression import (
     Reduce,
     accesses,
     free_ranks,
+    tensors,
     walk,
 )
 from ..ir.mapping import Crew, MappedKernel
@@ -200,8 +201,6 @@ def unmeasured(kernel: MappedKernel, sizes: Mapping[str, int]) -> str:
         )
     if early > 1 and max((n for _, n in kernel.static), default=0) > 128:
         return "several products of more than 128 features were not measured"
-    if early > 1 and all(ends_moving(kernel, tiled[0])):
-        return "several products of rows whose walk moves along with them were not measured"
     if early > 1 and functions(kernel) > 1:
         return "several products, and several functions of each point, were not measured"
     for tensor, ranks in operands(kernel):
@@ -238,9 +237,8 @@ def cuts(kernel: MappedKernel, length: int) -> Iterator[Sizing]:
             for persistent in (True, False):
                 yield Sizing(Crew(2, False, persistent, rotated=False), columns, stages)
     elif len(walked_products(kernel)) > 1:
-        rotated = Sizing(Crew(2, True, True), 64, 3)
-        in_order = Sizing(Crew(2, False, True, rotated=False), 128, 2)
-        yield from (in_order, rotated) if narrow(kernel) else (rotated, in_order)
+        yield Sizing(Crew(2, False, True, rotated=False), 128, 2)
+        yield Sizing(Crew(2, True, True), 64, 3)
     two, three = ((2, 128, 2),), ((3, 128, 2),)
     rests = length >= RESTS and bool(resting(kernel))
     many = three + two if narrow(kernel) and length >= 4096 and not rests else two + three
@@ -283,8 +281,11 @@ def fits(
         part = elements(f.ranks) // consumers
         # two places for an operand of the rows of all, one for what each consumer adds
         shared += 2 * consumers * ROWS * tile[walked] * 2 + 4 * part * consumers
+    inside = {t for x in kernel.traversals for e in x.streaming.body for t in reads_of_item(e)}
     for tensor, ranks in operands(kernel):
         size = {"float32": 4, "float64": 8}.get(dtypes.get(tensor, "float16"), 2)
+        if tensor not in inside:
+            continue  # read once, ahead of the loop, into registers
         if len([r for r in ranks if r in width]) > 1:
             copies = cut.stages if walked in ranks else consumers
             shared += elements(ranks) * size * copies
@@ -315,6 +316,11 @@ def walked_products(kernel: MappedKernel) -> list[Einsum]:
 def fields(kernel: MappedKernel) -> list[Field]:
     """Return what the walk accumulates."""
     return [f for t in kernel.traversals for f in t.streaming.fields]
+
+
+def reads_of_item(item: Einsum | Field) -> tuple[str, ...]:
+    """Return the tensors that an einsum or an accumulator reads."""
+    return tensors(item.lift) if isinstance(item, Field) else item.reads
 
 
 def computed(kernel: MappedKernel) -> set[str]:

@@ -84,6 +84,9 @@ def _split(
     kept = {*einsum.ranks, *later}
     order = [r for r in free_ranks(body.body) if r in kept]
     order += [r for r in (*einsum.ranks, *later) if r not in order]
+    # in memory as the sum itself, which is read and written next
+    left = iter(einsum.ranks)
+    order = [next(left) if r in einsum.ranks else r for r in order]
     name = fresh(f"{einsum.name}_{last}", taken)
     part = Access(name, tuple(RankVariable(r) for r in order))
     first = Einsum(part, replace(body, ranks=now), None, einsum.at)

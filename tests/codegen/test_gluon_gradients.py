@@ -196,10 +196,9 @@ def test_vectors_that_no_descriptor_may_fetch_are_loaded() -> None:
 @pytest.mark.parametrize(
     ("name", "rows", "columns", "width", "choice"),
     [
-        ("attention", 200, 136, 64, 0),
-        ("causal", 200, 328, 64, 1),
-        ("sliding_window", 200, 200, 64, 0),
-        ("attention", 136, 136, 128, 0),
+        ("attention", 200, 136, 128, 0),
+        ("causal", 200, 328, 128, 1),
+        ("sliding_window", 136, 136, 128, 0),
     ],
 )
 def test_shares_are_added_up(name: str, rows: int, columns: int, width: int, choice: int) -> None:
@@ -291,4 +290,5 @@ def test_what_was_measured_to_be_faster_is_chosen() -> None:
     for features in (64, 128):
         assert chosen("attention", features) == chosen("causal", features) == ["gluon", "gluon"]
     assert chosen("causal", 128, atomics=True) == ["gluon"]
+    assert chosen("causal", 64, atomics=True) == ["gluon", "gluon"]
     assert chosen("softcap", 128) == chosen("attention", 256) == ["triton", "triton"]

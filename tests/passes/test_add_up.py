@@ -19,7 +19,7 @@ from einfall.passes.differentiate import gradient
 
 from ..codegen.kernel_cases import nests, outputs, relative
 
-SIZES = {"b": 1, "h": 1, "p": 136, "m": 136, "e": 16, "f": 16}
+SIZES = {"b": 1, "h": 1, "p": 136, "m": 136, "e": 128, "f": 128}
 
 
 def arguments(name: str) -> tuple[Cascade, list[torch.Tensor], Mapping[str, Any]]:
@@ -61,7 +61,7 @@ def test_five_products_take_the_place_of_seven() -> None:
     for atomics, count in ((False, 7), (True, 5)):
         found = [
             s
-            for nest in nests(lowered("causal", atomics=atomics, p=2048, m=2048, e=64, f=64))
+            for nest in nests(lowered("causal", atomics=atomics, p=2048, m=2048))
             for s in whole_loop(nest.statements)
             if isinstance(s, Dot)
         ]
@@ -91,6 +91,7 @@ def test_it_is_done_only_where_it_was_asked_for() -> None:
 
 def test_short_ranks_are_not_worth_it() -> None:
     assert "atomic" not in lowered("causal", atomics=True, p=64, m=64).source
+    assert "atomic" not in lowered("causal", atomics=True, e=64, f=64).source
 
 
 def test_a_kernel_that_makes_something_else_adds_nothing() -> None:
@@ -105,7 +106,7 @@ def two(Q, K):
     return X, Y
 """)
     f = einfall.compile(cascade, emitter="tl", parts={}, atomics=True)
-    found = f.lower(sizes={"p": 512, "m": 512, "e": 64}, dtype="float16")
+    found = f.lower(sizes={"p": 512, "m": 512, "e": 128}, dtype="float16")
     assert "atomic" not in found.source
 
 
