@@ -282,10 +282,13 @@ def fits(
         # two places for an operand of the rows of all, one for what each consumer adds
         shared += 2 * consumers * ROWS * tile[walked] * 2 + 4 * part * consumers
     inside = {t for x in kernel.traversals for e in x.streaming.body for t in reads_of_item(e)}
+    for e in kernel.before:
+        if e.name in inside and len([r for r in e.ranks if r in width]) > 1:
+            shared += 2 * elements(e.ranks) * consumers
     for tensor, ranks in operands(kernel):
         size = {"float32": 4, "float64": 8}.get(dtypes.get(tensor, "float16"), 2)
         if tensor not in inside:
-            continue  # read once, ahead of the loop, into registers
+            continue  # read ahead of the loop, into registers
         if len([r for r in ranks if r in width]) > 1:
             copies = cut.stages if walked in ranks else consumers
             shared += elements(ranks) * size * copies
