@@ -292,3 +292,14 @@ def test_what_was_measured_to_be_faster_is_chosen() -> None:
     assert chosen("causal", 128, atomics=True) == ["gluon"]
     assert chosen("causal", 64, atomics=True) == ["gluon", "gluon"]
     assert chosen("softcap", 128) == chosen("attention", 256) == ["triton", "triton"]
+
+
+def test_sums_in_two_steps_lie_as_the_sums_do() -> None:
+    """Heads that share keys: each has its own sum, and a kernel behind adds a few at a time."""
+    sizes = {"b": 1, "h": 8, "p": 1024, "m": 1024, "e": 128, "f": 128}
+    made = gradient(examples.gqa, wrt=("Q", "K", "V"), sizes=sizes)
+    f = einfall.compile(made.backward, target="sm_90", emitter="tl", parts={})
+    *_, first, second = f.lower(sizes=sizes, dtype="float16", G=4).kernels
+    assert [b.ranks[-2:] for b in first.writes] == [("m", "e"), ("m", "f")]
+    assert [b.tensor for b in second.writes] == ["K_grad", "V_grad"]
+    assert dict(second.tiles)["H_DIGIT0"] == 4
