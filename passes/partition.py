@@ -14,16 +14,14 @@ from ..ir.cascade import Einsum
 from ..ir.errors import BackendError, PassError
 from ..ir.expression import (
     Access,
-    Apply,
-    Expression,
     Parameter,
-    RankVariable,
     Reduce,
     free_ranks,
     walk,
 )
 from ..ir.mapping import MappedKernel, Partition
 from ..ir.streaming import Field
+from .tile_work import all_ranks, contracts, folded_body, folds, is_product, operands
 from .walked_span import looked_up
 
 SHARED = {"sm_80": 163, "sm_86": 99, "sm_89": 99, "sm_90": 227, "sm_100": 227, "gfx942": 64}
@@ -189,6 +187,7 @@ def configurations(
         yield from order_configurations(kernel, tiled, widest)
         return
     few = few_rows(kernel, sizes)
+    widest |= dict.fromkeys(beside_a_dot(kernel), 1)
     for rows, columns, warps, stages in candidates(kernel, dtypes, few=few):
         cut = {r: min(rows if k == 0 else columns, widest[r]) for k, r in enumerate(tiled)}
         cut |= {r: 1 if crowded(kernel) else min(columns, widest[r]) for r in streamed}
@@ -239,6 +238,21 @@ def crowded(kernel: MappedKernel) -> bool:
     streamed = set(kernel.ranks("streamed"))
     spans = [set(all_ranks(x)) - grid for x in kernel.einsums() if contracts(x)]
     return any(len(s) > 3 and s & streamed for s in spans)
+
+
+def beside_a_dot(kernel: MappedKernel) -> tuple[str, ...]:
+    """Return tiled ranks that take one coordinate a program, so that products become dots.
+
+    Where the walked rank does so is not enough (``crowded``), or none is walked.
+    """
+    grid = set(kernel.ranks("grid"))
+    spans = [set(all_ranks(x)) - grid for x in kernel.einsums() if contracts(x)]
+    one = set(kernel.ranks("streamed")) if crowded(kernel) else set()
+    found: list[str] = []
+    for rank in reversed(kernel.ranks("tiled")):
+        if any(len(s.difference(found, one)) > 3 for s in spans):
+            found.append(rank)
+    return tuple(found)
 
 
 def few_rows(kernel: MappedKernel, sizes: Mapping[str, int]) -> bool:
@@ -353,13 +367,6 @@ def follows_rows(kernel: MappedKernel) -> bool:
     return any(isinstance(y, Parameter) and y.name in marks for x in bounds for y in walk(x))
 
 
-def contracts(item: Einsum | Field) -> bool:
-    """Whether an item sums products, as tensor cores do."""
-    return (isinstance(item, Field) and item.reducer == "sum") or (
-        isinstance(item, Einsum) and isinstance(item.body, Reduce) and item.body.reducer == "sum"
-    )
-
-
 def fits(
     kernel: MappedKernel,
     cut: Mapping[str, int],
@@ -453,56 +460,3 @@ def residents(
     """Return how many programs a multiprocessor is taken to run at a time."""
     used = shared_bytes(kernel, cut, kernel.num_stages, dtypes, target)
     return max(1, min(MOST_RESIDENT, SHARED.get(target, 99) * 1024 // max(used, 1)))
-
-
-def folds(item: Einsum | Field, width: Mapping[str, int]) -> bool:
-    """Whether an item reduces a tile that is no product of two sides; ``width`` has its ranks."""
-    body = folded_body(item)
-    if body is None:
-        return False
-    sides = [r for r in item.ranks if r in width]
-    return not (contracts(item) and is_product(body) and len(sides) > 1)
-
-
-def folded_body(item: Einsum | Field) -> Expression | None:
-    """Return what an item reduces, or None if it reduces nothing."""
-    match item:
-        case Field(lift=lift):
-            return lift
-        case Einsum(body=Reduce(body=inner)):
-            return inner
-        case _:
-            return None
-
-
-def is_product(body: Expression) -> bool:
-    """Whether an expression multiplies two things."""
-    match body:
-        case Apply("*", _):
-            return True
-        case Apply("/", (over, _)):
-            return is_product(over)
-        case _:
-            return False
-
-
-def all_ranks(item: Einsum | Field) -> tuple[str, ...]:
-    """Every rank of an item's iteration space."""
-    if isinstance(item, Field):
-        return tuple(dict.fromkeys((*item.ranks, *item.ranks_reduced)))
-    inner = item.body.ranks if isinstance(item.body, Reduce) else ()
-    return tuple(dict.fromkeys((*item.ranks, *inner)))
-
-
-def operands(kernel: MappedKernel) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Return the tiles that are loaded: tensor and the ranks along which it varies."""
-    found: dict[tuple[str, tuple[str, ...]], None] = {}
-    for item in kernel.einsums():
-        body = item.lift if isinstance(item, Field) else item.body
-        for x in walk(body):
-            if isinstance(x, Access) and x.tensor in kernel.reads:
-                ranks = dict.fromkeys(
-                    y.rank for c in x.coordinates for y in walk(c) if isinstance(y, RankVariable)
-                )
-                found.setdefault((x.tensor, tuple(ranks)))
-    return tuple(found)

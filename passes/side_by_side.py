@@ -11,7 +11,8 @@ from dataclasses import replace
 from math import prod
 
 from ..ir.mapping import MappedKernel
-from .partition import MOST_RESIDENT, few_rows, operands
+from .partition import MOST_RESIDENT, few_rows
+from .tile_work import operands
 from .walked_span import looked_up
 
 ON_THE_WAY = 64 * 1024

@@ -40,11 +40,11 @@ from .partition import (
     Configuration,
     cut_kernel,
     narrow,
-    operands,
     resident_parts,
     twofold,
 )
 from .resting import resting
+from .tile_work import operands
 
 ROWS = 64
 """Rows of a consumer."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from math import prod
 
 from ..ir.mapping import MappedKernel
-from .partition import operands
+from .tile_work import operands
 
 STORED, WALKED = 8, 2
 """Bytes of an element of a state, in float32, written and read again; of one that is walked."""

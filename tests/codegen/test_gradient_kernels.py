@@ -134,3 +134,14 @@ def test_gradient_compiles_ahead_of_time(features: int) -> None:
         report = compile_ahead(kernel, dict(k.mapping.dtypes), "sm_90")
         spills = 10 if features == 128 and "k_grad" in kernel.name else 0
         check(report, tensor_core="tl.dot(" in kernel.text, local=spills)
+
+
+@pytest.mark.parametrize("name", ["landmark", "seer_target"])
+def test_products_over_blocks_are_dots(name: str) -> None:
+    """A kernel with a tile along each of three sides beside the features would not compile."""
+    made = gradient(getattr(examples, name))
+    f = einfall.compile(made.backward, parts=dict.fromkeys(made.backward.ranks, 1))
+    sizes = {"e": 64, "f": 64, "r": 16} if name == "landmark" else {"e": 64, "f": 64}
+    k = f.lower(sizes=sizes, dtype="bfloat16", target="sm_90", B=16)
+    for kernel in k.kernels:
+        assert "[:, None, None, :]" not in kernel.text and "[:, :, :, None]" not in kernel.text
