@@ -37,15 +37,16 @@ def routed(x: list[Array], p: dict[str, Any]) -> Array:
 
 
 def unsorted(x: list[Array], p: dict[str, Any]) -> Array:
-    return dense(*x[:3], causal=False)
+    return dense(x[0], x[1], x[2], causal=False)
 
 
 def one_query(x: list[Array], p: dict[str, Any]) -> Array:
-    return dense(*shared(x, p.get("G", 1)), causal=False)[:, :, 0]
+    Q, K, V = shared(x, p.get("G", 1))
+    return dense(Q, K, V, causal=False)[:, :, 0]
 
 
 def self_attention(x: list[Array], p: dict[str, Any]) -> Array:
-    return dense(*x[:3])
+    return dense(x[0], x[1], x[2])
 
 
 def grouped(x: list[Array], p: dict[str, Any]) -> Array:
