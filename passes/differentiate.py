@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ..ir.cascade import Cascade
 from ..ir.errors import PassError
-from ..ir.expression import Apply, Populate, Reduce
+from ..ir.expression import Apply, Populate, Reduce, tensors
 from .dead import remove_dead
 from .facts import NO_SIZES
 from .flatten import flatten
@@ -121,7 +121,7 @@ def gradient(
 
 
 def outputs_with_gradient(cascade: Cascade) -> tuple[str, ...]:
-    """Return the outputs that are neither selections, nor places, nor truth values."""
+    """Return the outputs that are neither selections, nor places or counts, nor truth values."""
     found = []
     for name in cascade.outputs:
         match cascade.einsum(name).body:
@@ -131,6 +131,17 @@ def outputs_with_gradient(cascade: Cascade) -> tuple[str, ...]:
                 continue
             case Apply(operator=">" | ">=" | "bit_length"):
                 continue
-            case _:
+            case _ if not counted(name, cascade):
                 found.append(name)
     return tuple(found)
+
+
+def counted(name: str, cascade: Cascade) -> bool:
+    """Whether a tensor follows from selections and constants alone, as their lengths do."""
+    if name in cascade.inputs:
+        return False
+    bodies = [e.body for e in cascade.einsums if e.name == name]
+    return all(
+        isinstance(body, Populate) or all(t != name and counted(t, cascade) for t in tensors(body))
+        for body in bodies
+    )

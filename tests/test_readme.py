@@ -68,6 +68,7 @@ def test_forms_shown_are_notation(row: str) -> None:
     lines = {
         "m:": f"S[b, h, p, {row}] = Q[b, h, p, e] * K[b, h, m, e]",
         "K[": f"S[b, h, p, m] = Q[b, h, p, e] * {row.replace('c,', 'h,')}",
+        "O[": row,
         "Se": f"{row}\n    S[b, h, i] = sum[j](1.0 * Sel[b, h, i, j]) + sum[e](Q[b, h, i, e])",
         "S[": row + "\n    O[b, h, p] = sum[n](S[b, h, p, n]) + sum[e](Q[b, h, p, e])",
     }
