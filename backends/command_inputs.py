@@ -131,7 +131,11 @@ def example_inputs(
     draw = np.random.default_rng(seed)
     ends = integer_ends(cascade, shapes, sizes)
     return [
-        draw.integers(0, ends[t] + 1, shapes[t]) if t in ends else draw.standard_normal(shapes[t])
+        draw.permuted(np.broadcast_to(np.arange(shapes[t][-1]), shapes[t]), axis=-1)
+        if t in cascade.unique
+        else draw.integers(0, ends[t] + 1, shapes[t])
+        if t in ends
+        else draw.standard_normal(shapes[t])
         for t in cascade.inputs
     ]
 

@@ -329,14 +329,16 @@ def launch(kernel: Kernel, cascade: Cascade, made: set[str]) -> Iterator[str]:
 
 def allocation(buffer: Buffer, kernel: Kernel, cascade: Cascade) -> Iterator[str]:
     """Yield the allocation of a tensor that a kernel writes."""
-    tiles = dict(buffer.tiles)
+    tiles, fixed = dict(buffer.tiles), dict(buffer.fixed)
     extents = [
-        (f"triton.cdiv(size_{r}, {tiles[r]})" if r in tiles else f"size_{r}")
+        str(fixed[r])
+        if r in fixed
+        else (f"triton.cdiv(size_{r}, {tiles[r]})" if r in tiles else f"size_{r}")
         + (" + 1" if r == buffer.generations else "")
         for r in buffer.ranks
     ]
     # Where a rank of the grid is empty nothing is written, and what there is must be 0.
-    whole = {g.rank for g in kernel.grid} <= set(buffer.ranks)
+    whole = {g.rank for g in kernel.grid} <= set(buffer.ranks) and not buffer.zeros
     make = "empty" if whole else "zeros"
     device = f"{cascade.inputs[0]}.device"
     place = f"dtype=torch.{buffer.dtype}, device={device}"
@@ -373,7 +375,9 @@ def size_sources(lowered: Lowered) -> tuple[dict[str, str], tuple[str, ...]]:
             if rank is not None:
                 homes.setdefault(rank, f"{tensor}.shape[{position}]")
     needed = {a.rank for k in lowered.kernels for a in k.arguments if a.kind == "size"}
-    needed |= {r for k in lowered.kernels for b in k.writes for r in b.ranks}
+    needed |= {
+        r for k in lowered.kernels for b in k.writes for r in b.ranks if r not in dict(b.fixed)
+    }
     needed |= {g.rank for k in lowered.kernels for g in k.grid}
     needed |= {c.positions for c in lowered.mapping.cuts if c.positions}
     sources = {r: str(n) for r, n in static.items() if r in homes or r in needed}

@@ -139,6 +139,11 @@ def sample(shape: tuple[int, ...], phase: int, dtype: str) -> Any:
     return x.to(kind).to(torch.float64).reshape(shape).numpy()
 
 
+def rising(shape: tuple[int, ...], dtype: str) -> Any:
+    """Return lists of the example: in each one every number up to its length, once."""
+    return np.broadcast_to(np.arange(shape[-1], dtype=dtype), shape).copy()
+
+
 def self_test(lowered: Lowered) -> Iterator[str]:
     """Yield the functions that compare a run with the interpreter's values."""
     cascade, dtypes = lowered.cascade, lowered.known.dtypes
@@ -149,7 +154,10 @@ def self_test(lowered: Lowered) -> Iterator[str]:
             f"{cascade.name} cannot be saved: {large[0]} of shape {shapes[large[0]]} is too large "
             "for a self-test; lower it with smaller parameters"
         )
-    tensors = [sample(shapes[t], k, dtypes[t]) for k, t in enumerate(cascade.inputs)]
+    tensors = [
+        rising(shapes[t], dtypes[t]) if t in cascade.unique else sample(shapes[t], k, dtypes[t])
+        for k, t in enumerate(cascade.inputs)
+    ]
     try:
         keywords: dict[str, Any] = dict(values)
         found = interpret(cascade, *tensors, sizes=hidden(cascade, sizes), **keywords)
@@ -159,6 +167,8 @@ def self_test(lowered: Lowered) -> Iterator[str]:
         ) from error
     outputs = found if isinstance(found, tuple) else (found,)
     yield from WAVE
+    if cascade.unique:
+        yield from ("", "", *RISING)
     yield ""
     yield ""
     yield "def test():"
@@ -166,6 +176,9 @@ def self_test(lowered: Lowered) -> Iterator[str]:
     yield '    device = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"'
     yield "    inputs = ["
     for k, t in enumerate(cascade.inputs):
+        if t in cascade.unique:
+            yield f"        rising({list(shapes[t])}, torch.{dtypes[t]}, device),"
+            continue
         yield f"        wave({list(shapes[t])}, {k}, torch.{dtypes[t]}, device),"
     yield "    ]"
     words = [f"{n}={v!r}" for n, v in values.items()]
@@ -204,6 +217,13 @@ def wave(shape, phase, dtype, device):
     if not dtype.is_floating_point:
         x = (x * 2).abs()
     return x.to(dtype).reshape(shape).to(device)
+'''.splitlines()
+
+
+RISING = '''\
+def rising(shape, dtype, device):
+    """Return lists of the example: in each one every number up to its length, once."""
+    return torch.arange(shape[-1], dtype=dtype, device=device).expand(shape).contiguous()
 '''.splitlines()
 
 

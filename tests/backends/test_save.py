@@ -212,3 +212,29 @@ def test_names_and_places_that_cannot_be(tmp_path: Path) -> None:
         save(lower(CHAIN.replace("Q", "torch")), tmp_path / "x.py")
     with pytest.raises(BackendError, match="cannot be written"):
         save(lower(CHAIN), tmp_path / "missing" / "x.py")
+
+
+@pytest.mark.parametrize(
+    ("text", "shapes"),
+    [
+        (
+            "def longest(X):\n    T[p, j] = topk[m, 9](X[p, m], ascending=True)\n    return T",
+            [(2, 3000)],
+        ),
+        (
+            "def put(X, W, idx: unique):\n"
+            "    O[b, p, f] = sum[u: idx[b, u] == p](X[b, u, f])\n"
+            "    Z[p] = 2 * W[p]\n"
+            "    return O, Z",
+            [(2, 20, 16), (50,), (2, 20)],
+        ),
+    ],
+)
+def test_what_passes_between_kernels_is_allocated(
+    text: str, shapes: list[tuple[int, ...]], tmp_path: Path
+) -> None:
+    """Bins of a search, zeros under what lists put in place, lists without repeats to try."""
+    tensors = [torch.zeros(s) for s in shapes]
+    tensors[2:] = [x.int() for x in tensors[2:]]
+    lowered = einfall.compile(einfall.cascade(text)).lower(*tensors)
+    assert run_alone(save(lowered, tmp_path / "saved.py")).returncode == 0
