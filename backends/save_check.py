@@ -12,9 +12,10 @@ import numpy as np
 from ..codegen.layout import WIDTH, lay_out
 from ..ir.cascade import Cascade, Scalar
 from ..ir.errors import BackendError, EinfallError
-from ..ir.expression import Access, Apply, Expression, RankVariable, Size
+from ..ir.expression import Access, Apply, Expression, Populate, RankVariable, Size
 from ..ir.interval import interval
 from ..ir.scalar import scalar
+from ..ir.selection import list_rank, selections
 from ..ir.sizes import ranks_of, tensor_shape
 from .interpreter import interpret
 
@@ -55,6 +56,13 @@ def example(
                 # a rank in whole groups, two of them
                 sizes[rank] = 2 * int(scalar(radix, {}, values) or 1)
     sizes = equalised(cascade, sizes, fixed=static)
+    for einsum in selections(cascade.einsums):
+        if isinstance(einsum.body, Populate):
+            # a list is as long as its selection says
+            slots = None
+            if einsum.body.selector == "topk":
+                slots = scalar(einsum.body.argument, sizes, values)
+            sizes[list_rank(einsum)] = sizes[einsum.body.rank] if slots is None else int(slots)
     shapes = {t: shape(cascade, t, sizes, values, known.shapes, EXTENT) for t in cascade.inputs}
     return shapes, values, sizes
 
