@@ -43,7 +43,7 @@ class Work(GluonPrinter):
             work = section.resting.body
         self.bases, self.names = outer.bases, outer.names
         self.layouts, self.pieces, self.helpers = outer.layouts, outer.pieces, outer.helpers
-        if any(uses_coordinate(s, self.columns) for s in work):
+        if any(uses_coordinate(s, self.columns) for s in statements(tuple(work))):
             first = plan.columns.first
             self.add(f"{self.columns} = {first} + {plan.columns.rank}_row")
         for s in work:

@@ -9,6 +9,7 @@ of its slots.
 from __future__ import annotations
 
 from ..ir.domain import Walk
+from ..ir.expression import Expression
 from .frames import Frames
 from .loop_nest import (
     Cast,
@@ -19,11 +20,36 @@ from .loop_nest import (
     Ref,
     Scalar,
     Value,
+    Var,
+    When,
 )
 
 
 class Lists(Frames):
     """Lowering of tiles that lie where a list says."""
+
+    in_blocks = False
+    """Whether a tile lies in a listed block, all of whose points exist that the rank has."""
+
+    def fill(
+        self, var: Var, condition: Expression | None, value: float, parts: dict[str, int]
+    ) -> Var:
+        """Put a value where points of a tile do not exist; return the variable, of the same name.
+
+        In a listed block all exist, but for one that the end of the rank cuts.
+        """
+        asked = self.in_blocks and self.kernel.crew is not None
+        if asked:
+            lives, self.lives = self.lives, {}
+            self.scopes.append([])
+        live = self.live(condition, parts)
+        found = self.let(var.name, Op("where", (live, self.widen(Ref(var)), Number(value))))
+        if asked:
+            axis, self.lives = self.axes[self.rank], lives
+            end = Op("+", (Scalar(axis.first), Scalar(axis.constant)))
+            body = tuple(self.scopes.pop())
+            self.say(When(Op(">", (end, self.size(self.rank))), body))
+        return found
 
     def place(self, walk: Walk, slot: str, end: Value) -> None:
         """Say where the tile at a slot lies; what the list does not name lies behind the rank."""

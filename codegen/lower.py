@@ -144,9 +144,7 @@ class Lowering(Selections):
                 case body:
                     var = self.let(name, self.tile(self.guarded(body, parts), parts))
             if self.cut and einsum.name in self.fills:
-                live = self.live(self.presence[einsum.name], parts)
-                fill = Number(self.fills[einsum.name])
-                var = self.let(name, Op("where", (live, self.widen(Ref(var)), fill)))
+                var = self.fill(var, self.presence[einsum.name], self.fills[einsum.name], parts)
             self.keep(einsum.name, einsum.ranks, parts, var)
 
     def loads_nothing(self, body: Expression, condition: Expression, reducer: str) -> bool:
@@ -222,8 +220,9 @@ class Lowering(Selections):
             begin = self.bound(f"{slot}_begin{tag}", begin)
             end = self.bound(f"{slot}_end{tag}", end)
             place = partial(self.place, walk, slot, end)
+            self.in_blocks = walk.width % axis.width == 0 and not any(self.tests.values())
             body = self.step(traversal, True, place)
-            self.at = {}
+            self.in_blocks, self.at = False, {}
             self.say(Loop(rank, slot, begin, end, axis.constant, tuple(body), True))
 
     def prepare(self, traversal: Traversal) -> None:
