@@ -123,7 +123,7 @@ class Rows(GluonPrinter):
         self.products("step" if stays else "0")
         self.turn("pass_turn")
         self.wait_early(0, "step" if stays else "0")
-        self.call(calls.get("cut") or calls["whole"])
+        self.first_work(calls)
         self.carry()
         self.add("step += 1" if stays else "step = 1")
         for phase in self.walk.phases:
@@ -306,6 +306,19 @@ class Rows(GluonPrinter):
     def call(self, call: str) -> None:
         """Do the work on a tile."""
         self.add(f"{', '.join(self.results())} = {call}")
+
+    def first_work(self, calls: Mapping[str, str]) -> None:
+        """Do the work on the first tile, which is tested unless it is known to be whole."""
+        untested = self.walk.untested()
+        if untested:
+            self.add(f"if {untested}:")
+            self.depth += 1
+            self.call(calls["whole"])
+            self.depth -= 1
+            self.add("else:")
+            self.depth += 1
+        self.call(calls.get("cut") or calls["whole"])
+        self.depth -= bool(untested)
 
     def carry(self) -> None:
         """Carry the late products' accumulators to the new frame; make the next ones' operands."""

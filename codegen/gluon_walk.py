@@ -111,6 +111,18 @@ class Walk:
                 text = self.text(place.value)
             self.printer.add(f"{self.first} = tl.where({self.some(phase)}, {text}, {self.first})")
 
+    def untested(self) -> str:
+        """Return the condition that a list gives a first tile that needs no test, "" if none does.
+
+        A test of points that lists decide about may cost more than all tiles of its row.
+        """
+        cut = [bool(p.sections[0].loop.cut) for p in self.phases]
+        if all(cut) or not any(cut) or not any(p.placed for p in self.phases):
+            return ""
+        place = cut.index(False)
+        before = [f"~({self.some(p)})" for p in self.phases[:place]]
+        return " & ".join([*before, f"({self.some(self.phases[place])})"])
+
     def loop(self, phase: Phase, *, placing: bool = True, ahead: bool = False) -> None:
         """Print the head of a phase's loop.
 

@@ -105,3 +105,14 @@ def test_walk_visits_every_point_once(name: str) -> None:
     got = run(lowered(name), tensors, parameters, seed=len(name), programs=2)
     for x, expected in zip(got, truth, strict=True):
         assert relative(x, expected) < 1e-3
+
+
+def test_a_whole_first_tile_is_not_tested() -> None:
+    sizes = {"b": 1, "h": 2, "p": 4096, "m": 4096, "e": FEATURES, "f": FEATURES}
+    f = einfall.compile(examples.document, emitter="gluon", target="sm_90")
+    text = f.lower(sizes=sizes, dtype="float16", dtypes={"doc": "int32"}).kernels[-1].text
+    first = text.partition("its late products wait")[2].partition("for m_slot in")[0]
+    untested, tested = first.partition("else:")[::2]
+    assert "if ~(0 < partial_tiles) & (0 < full_tiles):" in untested
+    assert "document_whole(" in untested and "document_cut(" not in untested
+    assert "document_cut(" in tested
