@@ -61,10 +61,11 @@ class Work(GluonPrinter):
     def function(self, operator: str, axes: tuple[str, ...]) -> str:
         """Return the name of a function: that of a product's results need not be exact.
 
-        They are as exact as their operands in half precision, and so is ``quick_tanh``.
+        They are as exact as their operands in half precision, and so is ``quick_tanh``;
+        ``quick_sigmoid`` is as exact as the function for vectors.
         """
-        if operator == "tanh" and len(axes) == 2:
-            return "quick_tanh"
+        if operator in ("tanh", "sigmoid") and len(axes) == 2:
+            return f"quick_{operator}"
         return super().function(operator, axes)
 
 

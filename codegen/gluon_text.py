@@ -61,6 +61,13 @@ def every_row(ALL: gl.constexpr, last, WARPS: gl.constexpr):
     """The places of all rows of a tile, for one group of warps; none lies behind the last."""
     LINE: gl.constexpr = gl.BlockedLayout([1], [32], [WARPS], [0])
     return gl.minimum(gl.arange(0, ALL, layout=LINE), last)''',
+    "quick_sigmoid": '''@gluon.jit
+def quick_sigmoid(x):
+    """The logistic function, 1 / (1 + exp(-x)), by the reciprocal that is one instruction."""
+    x = 1.0 + gl.exp2(x * -1.4426950408889634)
+    return gl.inline_asm_elementwise(
+        "rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=gl.float32, is_pure=True, pack=1
+    )''',
     "take_turn": '''@gluon.jit
 def take_turn(CONSUMER: gl.constexpr):
     """Wait until the tensor cores are this consumer's; named barriers from 8 on are free."""

@@ -276,6 +276,8 @@ def language(machine: Machine, pid: int, programs: int) -> dict[str, Any]:
         machine.run([partial(function, *given) for function, given in parts])
 
     def assembly(text: str, *others: Any, **options: Any) -> Any:
+        if text.startswith("rcp.approx.ftz.f32"):
+            return tile((1 / others[1][0]).astype(np.float32))
         if text.startswith("tanh.approx.f32"):
             # as inexact as it may be: its last bit is the eleventh
             return tile(np.tanh(others[1][0]) * np.float32(1 + 2**-11))
