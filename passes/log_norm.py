@@ -51,6 +51,8 @@ def log_norm(cascade: Cascade, *, beyond: bool = False) -> Cascade:
     taken = {*cascade.inputs, *cascade.ranks, *(n for n, _ in cascade.parameters)}
     taken |= {e.name for e in cascade.einsums}
     einsums: list[Einsum] = []
+    moved: set[str] = set()
+    changed = False
     for einsum in cascade.einsums:
         found = _rewritten(einsum, cascade, writers)
         if found is None or beyond and not _beyond(einsum, set(found[2].ranks), cascade):
@@ -63,21 +65,20 @@ def log_norm(cascade: Cascade, *, beyond: bool = False) -> Cascade:
         later = [e for e in cascade.einsums[place:] if e.body == norm and e.output == at(e.name)]
         if not made:
             name = later[0].name if later else fresh(f"{einsum.name}_log", taken)
+            moved.add(name)
             made = [Einsum(at(name), norm)]
             einsums.append(made[0])
+        changed = True
         body = Apply("exp", (Apply("-", (rest, made[0].output)),))
         filters = [x for x in (einsum.filter, inner) if x is not None]
         einsums.append(replace(einsum, body=body, filter=conjunction(filters)))
-    names: set[str] = set()
+    if not changed:
+        return cascade
     kept: list[Einsum] = []
     for e in einsums:
-        if e.name not in names:  # what was moved up is not written again below
+        again = e.name in moved and any(x.name == e.name for x in kept)
+        if not again:  # what was moved up is not written once more below
             kept.append(e)
-        names.add(e.name)
-    if len(kept) == len(cascade.einsums) and all(
-        a is b for a, b in zip(kept, cascade.einsums, strict=True)
-    ):
-        return cascade
     return replace(cascade, einsums=tuple(kept))
 
 

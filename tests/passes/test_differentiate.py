@@ -17,6 +17,7 @@ from einfall.ir.expression import free_ranks
 from einfall.ir.notation import cascade
 from einfall.ir.verify import verify
 from einfall.passes.differentiate import differentiate, gradient, outputs_with_gradient
+from einfall.passes.log_norm import log_norm
 
 from .gradients import assert_gradients, results, run
 
@@ -306,3 +307,9 @@ def test_unknown_names_are_told() -> None:
         differentiate(examples.causal, wrt=["W"])
     with pytest.raises(PassError, match="S is no output of causal"):
         differentiate(examples.causal, of=["S"])
+
+
+def test_a_recurrence_is_no_tensor_that_is_written_twice() -> None:
+    c = cascade("H[size(i), f] = 0.5\nH[i, f] = max(H[i + 1, f], tanh(X[f, i]))\nZ[f] = H[0, f]")
+    assert log_norm(c, beyond=True) is c
+    assert log_norm(c) is c
