@@ -36,3 +36,11 @@ def test_what_a_table_points_at_is_waited_for_longer() -> None:
     kernel = f.lower(meta(1, 2, 4, 128), pages, pages, table, length, B=64).mapping.kernels[0]
     assert looked_up(kernel) and not looked_up(rows(128))
     assert (kernel.residents, kernel.num_warps) == (2, 4)
+
+
+def test_what_merges_has_the_warps_of_what_walks() -> None:
+    f = einfall.compile(examples.gqa, target="sm_90")
+    for features, warps in ((128, 2), (256, 4)):
+        Q, K = (meta(1, h, n, features) for h, n in ((8, 1), (2, 8192)))
+        kernels = f.lower(Q, K, K, G=4).kernels
+        assert [k.num_warps for k in kernels] == [warps, warps]
