@@ -35,7 +35,8 @@ class Balance:
     least, mean, most : tiles of a program. issued : when the last multiprocessor ends, with the
     programs in their order, as a multiple of the time in which the work would be done if it could
     be cut at will; longest_first : the same with the longest programs first. These two are None
-    where no machine is known, or a program stays for several tiles of rows.
+    where no machine is known, or has room for all. A program that stays takes tiles of rows, or
+    pairs of them, in turn with the others.
     """
 
     least: int
@@ -50,12 +51,16 @@ def balance(kernel: MappedKernel, facts: Facts, processors: int | None) -> Balan
     work = work_of_programs(kernel, facts)
     if work is None or not len(work) or work.min() == work.max():
         return None
-    stays = kernel.crew is not None and kernel.crew.persistent
-    plays = processors is not None and not stays and processors < len(work) <= PROGRAMS
     issued = first = None
-    if plays and processors is not None:
-        ideal = work.sum() / processors
-        issued = last_end(work.tolist(), processors) / ideal
+    if processors is not None and processors < len(work):
+        ideal = float(work.sum()) / processors
+        if kernel.crew is not None and kernel.crew.persistent:
+            turns = work
+            if kernel.crew.paired:
+                turns = np.pad(work, (0, len(work) % 2)).reshape(-1, 2).sum(1)
+            issued = max(float(turns[k::processors].sum()) for k in range(processors)) / ideal
+        else:
+            issued = last_end(work.tolist(), processors) / ideal
         first = last_end(sorted(work.tolist(), reverse=True), processors) / ideal
     return Balance(int(work.min()), float(work.mean()), int(work.max()), issued, first)
 
@@ -98,7 +103,12 @@ def work_of_programs(kernel: MappedKernel, facts: Facts) -> Any:
             where = tuple(x if r else slice(None) for r, x in zip(followed, at, strict=True))
             total[where] += own.reshape(shape[len(grid) :]) if len(own) else 0
     turned = [len(grid) + k for k, r in enumerate(tiled) if r in kernel.reverse]
-    return np.flip(total, turned).reshape(-1)
+    found = np.flip(total, turned)
+    if kernel.crew is not None and kernel.crew.persistent and kernel.crew.paired:
+        # the last that is left, then the first
+        order = np.arange(found.shape[-1])
+        found = found[..., np.where(order % 2 == 0, order // 2, len(order) - 1 - order // 2)]
+    return found.reshape(-1)
 
 
 def last_end(work: Sequence[int], processors: int) -> float:

@@ -37,7 +37,8 @@ def behind(run: Run, kept: tuple[Kept, ...], device: torch.device) -> Run:
     def run_behind(*tensors: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
         stream = torch.cuda.current_stream(device)
         for each in kept:
-            if stream != each.stream:
+            # a graph begins when all is done, and may not wait for what is outside it
+            if stream != each.stream and not torch.cuda.is_current_stream_capturing():
                 stream.wait_event(each.done)
                 for tensor in each.tensors:
                     tensor.record_stream(stream)

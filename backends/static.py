@@ -82,7 +82,8 @@ class Made:
         """Make the current stream wait, on the device, where another one made it."""
         if self.stream is not None:
             stream = torch.cuda.current_stream(tensors[0].device)
-            if stream != self.stream:
+            # a graph begins when all is done, and may not wait for what is outside it
+            if stream != self.stream and not torch.cuda.is_current_stream_capturing():
                 stream.wait_event(self.done)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 import einfall
+import einfall.backends.compile as compiling
 from einfall import examples
 from einfall.backends.explain_balance import last_end, work_of_programs
 from einfall.backends.explain_visits import Facts
@@ -60,3 +62,14 @@ def test_explained() -> None:
     )
     plain = einfall.compile(examples.attention).lower(sizes=sizes, target="sm_90").explain()
     assert plain.kernels[0].balance is None
+
+
+def test_programs_that_stay_take_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The longest tile of rows with the shortest: 2,048 tiles of 128 rows on 132 programs."""
+    monkeypatch.setattr(compiling, "gluon_missing", lambda: "")
+    sizes = {"b": 1, "h": 16, "p": 16384, "m": 16384, "e": 128, "f": 128}
+    f = einfall.compile(examples.causal, emitter="gluon")
+    (kernel,) = f.lower(sizes=sizes, target="sm_90").explain().kernels
+    assert kernel.crew is not None and kernel.crew.paired and kernel.balance is not None
+    pairs = 16 * 64
+    assert kernel.balance.issued == pytest.approx(-(-pairs // 132) / (pairs / 132))
