@@ -27,8 +27,6 @@ from ..ir.expression import (
     Expression,
     Parameter,
     Reduce,
-    accesses,
-    free_ranks,
     tensors,
     walk,
 )
@@ -188,10 +186,6 @@ def unmeasured(kernel: MappedKernel, sizes: Mapping[str, int]) -> str:
     if max((n for _, n in kernel.static), default=0) > 256:
         return "more than 256 features were not measured"
     (traversal,) = kernel.traversals
-    test = traversal.domain.test
-    for x in () if test is None else accesses(test):
-        if streamed[0] in free_ranks(x):
-            return f"each tested tile would wait for {x.tensor}, which Triton loads ahead"
     early = len(walked_products(kernel))
     if early > 1 and (traversal.domain.table is not None or traversal.walks):
         return "several products of rows that walk a list were not measured"

@@ -251,7 +251,6 @@ LARGE = {"b": 4, "h": 16, "p": 4096, "m": 4096, "e": 128, "f": 128}
         ("attention", LARGE | {"e": 512}, "more than 256 features"),
         ("sliding_window", LARGE, ""),
         ("sink_window", LARGE, ""),
-        ("document", LARGE, "each tested tile would wait for doc"),
         ("differential", LARGE, "several products"),
     ],
 )
