@@ -113,8 +113,9 @@ class SparseTable(Table):
 
 
 def ours(row: SparseRow, tensors: Sequence[Tensor]) -> tuple[peers.Call, einfall.Compiled]:
-    """Return Einfall's call for a row, compiled."""
-    compiled = einfall.compile(getattr(einfall.examples, row.example), backend="triton")
+    """Return Einfall's call for a row; what its own tensors decide is made once, as a mask is."""
+    example = getattr(einfall.examples, row.example)
+    compiled = einfall.compile(example, backend="triton", static=example.inputs[3:])
     parameters: dict[str, Any] = dict(row.parameters)
 
     def call() -> tuple[Tensor, ...]:
