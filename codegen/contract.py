@@ -61,15 +61,20 @@ class Contractions(Tiles):
             where = None if test is None else test(here)
             sides = self.sides(lift, axes, here, where) if reducer == "sum" else None
             if sides is not None:
-                left, right, result, scale = sides
-                if scale is None:
+                left, right, result, scale, exists = sides
+                if scale is None and exists is None:
                     var = Var(name, result)
                     self.say(Dot(var, left, right, axes[0], start))
                 else:
-                    product = Var(self.names.take(f"{name}_unscaled"), result)
+                    how = "everywhere" if scale is None else "unscaled"
+                    product = Var(self.names.take(f"{name}_{how}"), result)
                     self.say(Dot(product, left, right, axes[0], None))
-                    scaled = Op("*", (Ref(product), scale))
-                    var = self.let(name, scaled if start is None else Op("+", (start, scaled)))
+                    found: Value = Ref(product)
+                    if scale is not None:
+                        found = Op("*", (found, scale))
+                    if exists is not None:
+                        found = Op("where", (exists, found, Number(0.0)))
+                    var = self.let(name, found if start is None else Op("+", (start, found)))
             else:
                 value = self.present(lift, axes, reducer, here, where)
                 for axis in axes:
@@ -163,13 +168,14 @@ class Contractions(Tiles):
 
     def sides(
         self, lift: Expression, axes: tuple[str, ...], parts: Parts, where: Value | None
-    ) -> tuple[Value, Value, tuple[str, ...], Value | None] | None:
+    ) -> tuple[Value, Value, tuple[str, ...], Value | None, Value | None] | None:
         """Split a product in the two operands of a dot over ``axes``; None if it has no such form.
 
         Each operand has the contracted axis and one of its own; a factor that varies with neither
         the contracted axis nor the other side joins its side. What is one number for the whole tile
-        comes last, as what the dot is to be multiplied by, where an operand in half precision would
-        be rounded once more with it.
+        stands behind them, as what the dot is to be multiplied by, where an operand in half
+        precision would be rounded once more with it. Last comes a test of the result: whether
+        anything exists at its points, if that does not vary with the contracted axis.
         """
         if len(axes) != 1 or self.axes[axes[0]].valid == 0:
             return None
@@ -193,18 +199,22 @@ class Contractions(Tiles):
         values = [self.product(group, parts) for group in groups]
         if scale is not None and self.common_dtype(*values) not in NARROW:
             values[0], scale = Op("*", (self.widen(values[0]), scale)), None
+        exists: Value | None = None
         if where is not None:
             sides = [k for k in (0, 1) if value_axes(where) <= spans[k]]
-            if not sides:
+            if sides:
+                k = sides[0]
+                values[k] = Op("where", (where, self.widen(values[k]), Number(0.0)))
+            elif axis not in value_axes(where):
+                exists = where
+            else:
                 return None
-            k = sides[0]
-            values[k] = Op("where", (where, self.widen(values[k]), Number(0.0)))
         if self.axes[axis].padded and self.at_padding(lift, self.axes[axis].rank) != ZERO:
             valid = self.axes[axis].offset + self.axes[axis].valid
             inside = Op("<", (Index(axis), Number(valid)))
             values[0] = Op("where", (inside, self.widen(values[0]), Number(0.0)))
         left, right = self.matched(*values)
-        return left, right, own, scale
+        return left, right, own, scale, exists
 
     def axes_probe(self, x: Expression, parts: Parts) -> Value:
         """Return a stand-in value with the axes of an expression, without loading anything."""

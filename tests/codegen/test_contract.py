@@ -48,3 +48,12 @@ def test_float32_operands_take_the_scale_themselves() -> None:
 )
 def test_powers_of_two_are_exact(expression: Constant | Parameter, exact: bool) -> None:
     assert exact_factor(expression) == exact
+
+
+def test_a_product_of_rows_that_lists_name_on_both_sides_is_a_dot() -> None:
+    """What exists depends on both lists: the product is made everywhere, and tested behind."""
+    f = einfall.compile(einfall.examples.routing, target="sm_90")
+    sizes = {"b": 1, "h": 2, "p": 4096, "e": 64, "f": 64, "c": 8}
+    lowered = f.lower(sizes=sizes, dtype="float16", w=128)
+    (text,) = [k.text for k in lowered.kernels if "s_everywhere" in k.text]
+    assert "s_everywhere = tl.dot(x, tl.trans(x_2))" in text and "[:, :, None]" not in text
