@@ -342,11 +342,16 @@ def unpacked(condition: Expression | None, packed: Packed) -> Expression | None:
 def cut_tiles(
     cuts: tuple[Cut, ...], kernels: list[MappedKernel], packed: list[Packed], known: Known
 ) -> tuple[Cut, ...]:
-    """Say of every cut how wide its rank's tiles are and how many programs run side by side."""
+    """Say of every cut how wide its rank's tiles are and how many programs run side by side.
+
+    A cut of which no kernel is left, since another makes the same states, is left out.
+    """
     found = []
     sizes = {**known.sizes, **{r: n for p in packed for r, n in p.sizes.items()}}
     for cut in cuts:
         walking = [k for k in kernels if dict(k.roles).get(cut.part) == "grid"]
+        if not walking:
+            continue
         tile = max(k.partition(cut.rank).tile for k in walking)
         least = max(least_tiles(k, cut.rank, sizes) for k in walking)
         beside = min(k.residents for k in walking)

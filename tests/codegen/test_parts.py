@@ -218,3 +218,12 @@ def test_lists_at_few_rows_are_reduced_in_parts_by_themselves(tmp_path: Path) ->
     sizes, values = parts_known(low, low.known.sizes)
     assert cut.positions and cut.width == 16 and sizes["m_part"] > 1
     assert sizes["m_part"] * values["m_step"] >= 64 > (sizes["m_part"] - 1) * values["m_step"]
+
+
+def test_a_cut_whose_states_another_one_makes_is_left_out() -> None:
+    """Two kernels that walk the same keys share the sums of their parts."""
+    f = einfall.compile(examples.attention_calibration, target="sm_90")
+    sizes = {"b": 2, "h": 8, "p": 777, "m": 777, "e": 64, "f": 64}
+    lowered = f.lower(sizes=sizes, dtype="float16", beta=0.4, theta=0.15)
+    walked = {r for k in lowered.mapping.kernels for r, role in k.roles if role == "grid"}
+    assert lowered.mapping.cuts and all(c.part in walked for c in lowered.mapping.cuts)
