@@ -11,6 +11,7 @@ from ..ir.expression import Reduce
 from ..ir.streaming import Reason, Streaming
 from ..ir.traversals import Footprint, Traversals, live_footprint
 from ..ir.traversals import analyse as count_traversals
+from ..passes.cancel_norms import cancel_norms
 from ..passes.dead import remove_dead
 from ..passes.flatten import flatten
 from ..passes.stabilise import stabilise
@@ -87,10 +88,10 @@ def analyse(cascade: Cascade) -> Analysis:
     """Count the traversals of every rank and derive a streaming state for each reduced one.
 
     Counting follows FuseMax (Nayak et al., MICRO 2024), section III; ``ir.traversals`` says how.
-    States are derived as the pipeline does it, after ``flatten`` and ``stabilise``.
+    States are derived as the pipeline does it, after ``flatten``, ``stabilise``, ``cancel_norms``.
     """
     counted = count_traversals(cascade)
-    steady = stabilise(remove_dead(flatten(cascade)))
+    steady = cancel_norms(stabilise(remove_dead(flatten(cascade))))
     reduced = dict.fromkeys(
         r for e in steady.einsums for x in e.expressions() if isinstance(x, Reduce) for r in x.ranks
     )

@@ -20,6 +20,7 @@ from ..ir.verify import verify
 from .add_up import add_up
 from .align import align
 from .base_two import base_two
+from .cancel_norms import cancel_norms
 from .count_lists import count_lists
 from .dead import remove_dead
 from .divide import Group, divide, squares
@@ -106,6 +107,7 @@ CASCADE_PASSES: tuple[tuple[str, Callable[[Cascade, Known], Cascade]], ...] = (
     ("fix_radices", lambda c, k: fix_radices(c, parameters=k.parameters)),
     ("remove_dead", lambda c, k: remove_dead(c)),
     ("stabilise", lambda c, k: stabilise(c, parameters=k.parameters)),
+    ("cancel_norms", lambda c, k: cancel_norms(c)),
     ("simplify", lambda c, k: simplify(c, sizes=short_sizes(c, k))),
     ("split_concatenations", lambda c, k: split_concatenations(c)),
     ("reassociate", lambda c, k: reassociate(c, sizes=k.sizes)),

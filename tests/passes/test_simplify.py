@@ -9,6 +9,7 @@ from einfall.ir.cascade import Cascade
 from einfall.ir.notation import cascade
 from einfall.ir.verify import verify
 from einfall.passes.base_two import base_two
+from einfall.passes.cancel_norms import cancel_norms
 from einfall.passes.defer import defer
 from einfall.passes.flatten import flatten
 from einfall.passes.fold import fold_cascade
@@ -28,6 +29,7 @@ def chain(c: Cascade) -> Cascade:
 PASSES: tuple[Callable[[Cascade], Cascade], ...] = (
     fold_cascade,
     share,
+    cancel_norms,
     defer,
     inline_scales,
     base_two,
