@@ -250,7 +250,7 @@ def uneven(kernel: MappedKernel) -> bool:
     Measured on an H100, 32768 rows of 128 features, milliseconds of programs that take one tile of
     rows and of programs that stay: documents of 2048 by labels 0.92 and 1.03, by their begins 0.60
     and 0.70; lists of 5, 10 and 25 % of all blocks 0.76 and 0.78, 1.33 and 1.42, 3.38 and 3.27. A
-    window, whose rows walk alike, takes 0.52 and 0.45.
+    band, whose rows walk alike, takes 0.52 and 0.45.
     """
     (traversal,) = kernel.traversals
     (rows,) = kernel.ranks("tiled")

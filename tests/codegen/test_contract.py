@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import einfall
+from einfall import examples
 from einfall.codegen.contract import exact_factor
 from einfall.ir.expression import Constant, Parameter
 
@@ -52,7 +53,7 @@ def test_powers_of_two_are_exact(expression: Constant | Parameter, exact: bool) 
 
 def test_a_product_of_rows_that_lists_name_on_both_sides_is_a_dot() -> None:
     """What exists depends on both lists: the product is made everywhere, and tested behind."""
-    f = einfall.compile(einfall.examples.routing, target="sm_90")
+    f = einfall.compile(examples.routing, target="sm_90")
     sizes = {"b": 1, "h": 2, "p": 4096, "e": 64, "f": 64, "c": 8}
     lowered = f.lower(sizes=sizes, dtype="float16", w=128)
     (text,) = [k.text for k in lowered.kernels if "s_everywhere" in k.text]
