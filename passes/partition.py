@@ -188,11 +188,26 @@ def configurations(
         return
     few = few_rows(kernel, sizes)
     widest |= dict.fromkeys(beside_a_dot(kernel), 1)
+    found = False
     for rows, columns, warps, stages in candidates(kernel, dtypes, few=few):
         cut = {r: min(rows if k == 0 else columns, widest[r]) for k, r in enumerate(tiled)}
         cut |= {r: 1 if crowded(kernel) else min(columns, widest[r]) for r in streamed}
         if fits(kernel, cut, warps, stages, dtypes, target):
+            found = True
             yield Configuration(tuple(cut.items()), warps, stages)
+    if not found and crowded(kernel):
+        # what is held whole leaves no room for tiles of rows: a program of one row makes dots
+        for _, columns, warps, stages in candidates(kernel, dtypes, few=few):
+            cut = dict.fromkeys(tiled, 1) | {r: min(columns, widest[r]) for r in streamed}
+            if fits(kernel, cut, warps, stages, dtypes, target):
+                found = True
+                yield Configuration(tuple(cut.items()), warps, stages)
+    if not found:
+        # nor for tiles as wide as a dot takes: products are folded, a few points at a time
+        for width in (4, 1):
+            cut = {r: min(width, widest[r]) for r in (*tiled, *streamed)}
+            if streamed and fits(kernel, cut, 4, 1, dtypes, target):
+                yield Configuration(tuple(cut.items()), 4, 1)
 
 
 def order_width(kernel: MappedKernel) -> int:

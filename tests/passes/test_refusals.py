@@ -46,13 +46,6 @@ REFUSED: dict[str, tuple[str, dict[str, Any], type[EinfallError], str, str]] = {
         "A stands under a not",
         "A[p]",
     ),
-    "points that a list names, to be stored": (
-        "def f(Q, K, A: unique):\n    S[p, m: m in A[p]] = Q[p, e] * K[m, e]\n    return S",
-        {},
-        BackendError,
-        "write it over the list's places",
-        "A[p]",
-    ),
     "a long list in order of value": (
         "def f(S):\n    I[p, k] = topk[m, 20000](S[p, m])\n    return I",
         {"sizes": {"m": 40000}},
