@@ -1,8 +1,8 @@
-"""Where a kernel needs coordinates as numbers, and not in addresses alone."""
+"""Where a kernel needs a variable, or coordinates as numbers and not in addresses alone."""
 
 from __future__ import annotations
 
-from .loop_nest import Cast, Index, Load, Op, Statement, Store, Value
+from .loop_nest import Cast, Index, Load, Nest, Op, Ref, Statement, Store, Value, Var, statements
 from .signature import values
 
 
@@ -23,5 +23,23 @@ def has_index(value: Value, axis: str) -> bool:
             return any(has_index(x, axis) for x in operands)
         case Cast(value=inner):
             return has_index(inner, axis)
+        case _:
+            return False
+
+
+def is_read(nest: Nest, var: Var) -> bool:
+    """Whether any statement reads a variable."""
+    return any(has_variable(v, var) for s in statements(nest.statements) for v in values(s))
+
+
+def has_variable(value: Value, var: Var) -> bool:
+    """Whether a value is made of a variable."""
+    match value:
+        case Ref(var=read):
+            return read == var
+        case Op(operands=operands):
+            return any(has_variable(x, var) for x in operands)
+        case Cast(value=inner):
+            return has_variable(inner, var)
         case _:
             return False

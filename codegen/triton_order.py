@@ -8,6 +8,7 @@ from .loop_nest import Histogram, Order, value_axes
 
 if TYPE_CHECKING:
     from .triton import Printer
+from .positions import is_read
 
 
 def print_order(printer: Printer, order: Order) -> None:
@@ -20,9 +21,11 @@ def print_order(printer: Printer, order: Order) -> None:
     else:
         texts = [printer.broadcast(x, axes) for x in (order.group, order.value)]
         packed = f"ranked({texts[0]}, {texts[1]}, {place})"
-    printer.helpers |= dict.fromkeys(("ranked" if order.value else "grouped", "place_of"))
+    printer.helpers.setdefault("ranked" if order.value else "grouped")
     printer.add(f"{name} = tl.sort({packed}, {axes.index(order.axis)})")
-    printer.add(f"{order.var.name} = place_of({name})")
+    if is_read(printer.nest, order.var):
+        printer.helpers.setdefault("place_of")
+        printer.add(f"{order.var.name} = place_of({name})")
     if order.values is not None:
         printer.helpers.setdefault("value_of")
         printer.add(f"{order.values.name} = value_of({name})")
