@@ -74,9 +74,7 @@ def executed_density(
     points, last, inside, spans = found
     area = np.prod(last - points.first + 1, axis=1)
     if domain.table is not None:
-        many = sum(int((b - a).sum()) for a, _, _, b in spans)
-        if many > TILES_COUNTED:
-            raise PassError(f"{many} tiles of {streamed} may have points, too many to look at each")
+        _refuse_many(spans, streamed)
         try:
             ends = [(a, b) for a, _, _, b in spans]
             return _of_table(domain.table, ends, area, points, inside)
@@ -117,8 +115,7 @@ def tiles_of_rows(
     if domain.table is None:
         return sum((b - a for a, _, _, b in spans), np.zeros(len(points.first), np.int64))
     total = np.zeros(len(points.first), np.int64)
-    if sum(int((b - a).sum()) for a, _, _, b in spans) > TILES_COUNTED:
-        raise PassError(f"too many tiles of {streamed} may have points to look at each")
+    _refuse_many(spans, streamed)
     for a, _, _, b in spans:
         for at in row_chunks(b - a):
             pairs = _pairs(a[at], b[at]) + np.array([at.start, 0])
@@ -133,6 +130,13 @@ def tiles_of_rows(
 
 
 Spans = list[tuple[Array, Array, Array, Array]]
+
+
+def _refuse_many(spans: Spans, streamed: str) -> None:
+    """Refuse to look at more tiles, one by one, than can be looked at in seconds."""
+    many = sum(int((b - a).sum()) for a, _, _, b in spans)
+    if many > TILES_COUNTED:
+        raise PassError(f"{many} tiles of {streamed} may have points, too many to look at each")
 
 
 def _walked(

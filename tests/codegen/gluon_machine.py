@@ -225,6 +225,34 @@ class Product:
         self.value = np.full(shape, np.nan, np.float32)
 
 
+def arguments(
+    kernel: Kernel,
+    memory: Mapping[str, np.ndarray],
+    sizes: Mapping[str, int],
+    parameters: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return what a launch would give a kernel, by the names of its arguments."""
+    given: dict[str, Any] = {}
+    for a in kernel.arguments:
+        array = memory.get(a.tensor, np.zeros(0))
+        match a.kind:
+            case "box":
+                given[a.name] = Box(array, a.order, a.block)
+            case "pointer":
+                given[a.name] = Pointer(array)
+            case "stride":
+                given[a.name] = array.strides[a.position] // array.itemsize
+            case "extent":
+                given[a.name] = array.shape[a.position]
+            case "size":
+                given[a.name] = sizes[a.rank]
+            case "tile":
+                given[a.name] = kernel.tile_sizes[a.name]
+            case _:
+                given[a.name] = parameters[a.name]
+    return given
+
+
 def run_text(
     kernel: Kernel, given: Mapping[str, Any], programs: int, seed: int, text: str | None = None
 ) -> None:

@@ -24,7 +24,7 @@ from einfall.backends.lowered import Lowered
 from einfall.ir.errors import BackendError
 from einfall.ir.sizes import bind_parameters, rank_sizes
 
-from .gluon_machine import Box, DeadlockError, Pointer, run_text
+from .gluon_machine import DeadlockError, arguments, run_text
 from .kernel_cases import outputs, relative
 
 SIZES = {"b": 1, "h": 2, "p": 200, "m": 333, "e": 64, "f": 64}
@@ -77,24 +77,7 @@ def run(
             shape = [b.extent(r, sizes[r]) for r in b.ranks]
             nothing = np.nan if np.issubdtype(np.dtype(b.dtype), np.floating) else 2**30
             memory[b.tensor] = np.full(shape, nothing, np.dtype(b.dtype))
-        given: dict[str, Any] = {}
-        for a in kernel.arguments:
-            array = memory.get(a.tensor, np.zeros(0))
-            match a.kind:
-                case "box":
-                    given[a.name] = Box(array, a.order, a.block)
-                case "pointer":
-                    given[a.name] = Pointer(array)
-                case "stride":
-                    given[a.name] = array.strides[a.position] // array.itemsize
-                case "extent":
-                    given[a.name] = array.shape[a.position]
-                case "size":
-                    given[a.name] = sizes[a.rank]
-                case "tile":
-                    given[a.name] = kernel.tile_sizes[a.name]
-                case _:
-                    given[a.name] = values[a.name]
+        given = arguments(kernel, memory, sizes, values)
         count = count_programs(kernel, sizes)
         if programs is not None and kernel.persistent:
             count = min(count, programs)

@@ -30,7 +30,7 @@ from einfall.ir.sizes import bind_parameters, rank_sizes
 from einfall.passes.differentiate import gradient
 from einfall.passes.pipeline import map_cascade
 
-from .gluon_machine import Box, DeadlockError, Pointer, run_text
+from .gluon_machine import DeadlockError, arguments, run_text
 from .kernel_cases import relative
 
 SIZES = {"b": 1, "h": 2, "p": 200, "m": 328, "e": 64, "f": 64}
@@ -113,20 +113,7 @@ def run(found: Case, kernel: Kernel, seed: int, text: str | None = None) -> dict
         # what is added to was set to 0 by a kernel before
         start = 0.0 if f"add_box({b.tensor}_box" in kernel.text else np.nan
         memory[b.tensor] = np.full([sizes[r] for r in b.ranks], start, np.float32)
-    given: dict[str, Any] = {}
-    for a in kernel.arguments:
-        array = memory.get(a.tensor, np.zeros(0))
-        match a.kind:
-            case "box":
-                given[a.name] = Box(array, a.order, a.block)
-            case "pointer":
-                given[a.name] = Pointer(array)
-            case "stride":
-                given[a.name] = array.strides[a.position] // array.itemsize
-            case "size":
-                given[a.name] = sizes[a.rank]
-            case _:
-                given[a.name] = found.parameters[a.name]
+    given = arguments(kernel, memory, sizes, found.parameters)
     count = count_programs(kernel, sizes)
     run_text(kernel, given, min(count, 2) if kernel.persistent else count, seed, text)
     return {b.tensor: memory[b.tensor] for b in kernel.writes}
