@@ -190,19 +190,6 @@ def test_reference_gradients_are_those_of_a_masked_product(row: Row) -> None:
     assert min(backward.errors(bent, expected, row)) > 1e-3
 
 
-def test_decode_agrees_with_its_reference_in_pages_too() -> None:
-    from einfall.examples.benchmarks import decode
-
-    draw = torch.Generator().manual_seed(5)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    shapes = ((2, 4, 1, 16), (2, 2, 64, 16), (2, 2, 64, 16))
-    Q, K, V = (torch.randn(s, generator=draw).to(device) for s in shapes)
-    expected = decode.reference(Q, K, V)
-    for name in ("einfall", "einfall, pages of 64"):
-        got = decode.MAKERS[name](Q, K, V)().double()
-        assert float((got - expected).norm() / expected.norm()) < 1e-5
-
-
 def test_calls_are_timed_in_turn_each_round_begun_by_another(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -1,10 +1,11 @@
-"""The forward table as a picture: one panel for each feature size and filter, rates over length.
+"""Tables as pictures. Forward: one panel for each feature size and filter, rates over length.
 
 ::
 
     python -m einfall.examples.benchmarks.plot docs/benchmarks/forward.json docs/benchmarks
 
-writes ``forward.png``. It needs matplotlib (``pip install einfall[viz]``).
+writes ``forward.png``, and ``decode.png`` for ``decode.json``, whose panels ``plot_decode.py``
+describes. It needs matplotlib (``pip install einfall[viz]``).
 """
 
 from __future__ import annotations
@@ -17,15 +18,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from einfall.examples.benchmarks.report import OURS
-
-COLOURS = {
-    OURS: "#d1495b",
-    "sdpa-cudnn": "#30638e",
-    "flex-tuned": "#edae49",
-    "flex": "#c8b88a",
-    "sdpa-flash": "#8d99ae",
-}
+from einfall.examples.benchmarks.plot_decode import draw_decode
+from einfall.examples.benchmarks.report import COLOURS, OURS
 
 Rates = dict[str, dict[int, float]]
 
@@ -89,12 +83,15 @@ def draw(data: Mapping[str, Any], path: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read a table and draw it."""
-    parser = argparse.ArgumentParser(description="the forward table as a picture")
-    parser.add_argument("table", type=Path, help="forward.json")
-    parser.add_argument("folder", type=Path, help="where forward.png is written")
+    parser = argparse.ArgumentParser(description="a table as a picture")
+    parser.add_argument("table", type=Path, help="forward.json or decode.json")
+    parser.add_argument("folder", type=Path, help="where forward.png or decode.png is written")
     options = parser.parse_args(arguments)
-    draw(json.loads(options.table.read_text()), options.folder / "forward.png")
-    print(f"wrote {options.folder / 'forward.png'}")
+    data = json.loads(options.table.read_text())
+    decode = all("moved" in row for row in data["rows"])
+    path = options.folder / ("decode.png" if decode else "forward.png")
+    (draw_decode if decode else draw)(data, path)
+    print(f"wrote {path}")
     return 0
 
 

@@ -17,6 +17,20 @@ ADDED = "einfall-atomics"
 
 OWN = (OURS, ADDED)
 
+COPY = "copy"
+"""Not a peer: what moves as many bytes and computes nothing."""
+
+COLOURS = {
+    OURS: "#d1495b",
+    "sdpa-cudnn": "#30638e",
+    "flex-tuned": "#edae49",
+    "flex": "#c8b88a",
+    "sdpa-flash": "#8d99ae",
+    "torch": "#66a182",
+    COPY: "#444444",
+}
+"""Of everybody in pictures."""
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -71,7 +85,7 @@ class Table:
 
     def peers(self) -> tuple[str, ...]:
         """Return everybody else, in order of sight."""
-        return tuple(dict.fromkeys(r.who for r in self.results if r.who not in OWN))
+        return tuple(dict.fromkeys(r.who for r in self.results if r.who not in (*OWN, COPY)))
 
     def best(self, row: Row) -> Result | None:
         """Return the fastest peer's result."""

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 
-from einfall.examples.benchmarks import peers
 from einfall.examples.benchmarks.report import OWN, Result, Table
 from einfall.examples.benchmarks.rows import Row
 
@@ -55,8 +54,8 @@ def tabulate(
         if time.perf_counter() - start > options.seconds:
             print(f"{row.name} and what follows is left out: {options.seconds:.0f} s have passed")
             break
-        who = [name for name in (*peers.NAMES, *OWN) if name in options.peers]
-        who = [name for name in who if name in OWN or name in row.peers]
+        who = [name for name in options.peers if name in row.peers]
+        who += [name for name in OWN if name in options.peers]
         found = measure(row, who, options.rounds, options.rep)
         table = replace(table, rows=(*table.rows, row), results=(*table.results, *found))
         print(replace(table, rows=(row,), results=tuple(found)).text(), flush=True)

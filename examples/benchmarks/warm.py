@@ -3,6 +3,7 @@
 ::
 
     python -m einfall.examples.benchmarks.warm
+    python -m einfall.examples.benchmarks.warm --rows --backward --sparse --decode '*'
 
 The tables compile one thing after another, which takes longer than measuring. What is tuned by
 timing is left out: beside other processes it would be tuned wrongly.
@@ -20,7 +21,15 @@ from multiprocessing import get_context
 
 import torch
 
-from einfall.examples.benchmarks import backward, forward, peers, sparse, sparse_rows
+from einfall.examples.benchmarks import (
+    backward,
+    decode,
+    decode_rows,
+    forward,
+    peers,
+    sparse,
+    sparse_rows,
+)
 from einfall.examples.benchmarks.reference import inputs
 from einfall.examples.benchmarks.report import ADDED, OURS
 from einfall.examples.benchmarks.rows import BACKWARD_ROWS, ROWS, select
@@ -33,6 +42,8 @@ def warm(job: tuple[str, str, str]) -> str:
     table, name, who = job
     if table == "sparse":
         return warm_sparse(name, who)
+    if table == "decode":
+        return warm_decode(name, who)
     (row,) = select(ROWS if table == "forward" else BACKWARD_ROWS, [name])
     peers.begin()
     try:
@@ -62,12 +73,27 @@ def warm_sparse(name: str, who: str) -> str:
     return ""
 
 
+def warm_decode(name: str, who: str) -> str:
+    """Compile one implementation of one row of the decode table."""
+    (row,) = select(decode_rows.DECODE_ROWS, [name])
+    peers.begin()
+    try:
+        decode.make(who, row, decode_rows.inputs(row))
+        torch.cuda.synchronize()
+    except Exception as error:
+        return f"decode {name} {who}: {forward.reason(error)}"
+    return ""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compile all rows of all tables."""
     parser = argparse.ArgumentParser(description="compile what the tables measure")
     parser.add_argument("--rows", nargs="*", default=["*"], help="patterns of the forward table")
     parser.add_argument("--backward", nargs="*", default=["*"], help="of the backward table")
     parser.add_argument("--sparse", nargs="*", default=["*"], help="of the sparse table")
+    parser.add_argument(
+        "--decode", nargs="*", default=[], help="of the decode table; none if left out"
+    )
     options = parser.parse_args(arguments)
     if not torch.cuda.is_available():
         parser.error("a GPU is needed")
@@ -76,6 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen += [("backward", row) for row in select(BACKWARD_ROWS, options.backward)]
     if options.sparse:
         chosen += [("sparse", row) for row in select(sparse_rows.SPARSE_ROWS, options.sparse)]
+    if options.decode:
+        chosen += [("decode", row) for row in select(decode_rows.DECODE_ROWS, options.decode)]
     jobs = [
         (t, row.name, who) for t, row in chosen for who in COMPILED if who in (OURS, *row.peers)
     ]
