@@ -96,7 +96,7 @@ def _flex(mode: str | None, row: Row, tensors: tuple[Tensor, ...]) -> Call:
     if change is not None:
         options["score_mod"] = change
     if row.example == "entropy":
-        options |= _with_lse()
+        options |= with_lse()
     Q, K, V = tensors[:3]
 
     def call() -> tuple[Tensor, ...]:
@@ -119,7 +119,7 @@ def _flex(mode: str | None, row: Row, tensors: tuple[Tensor, ...]) -> Call:
     return call
 
 
-def _with_lse() -> dict[str, Any]:
+def with_lse() -> dict[str, Any]:
     """Return the option that asks FlexAttention for its LSE, by the name this torch has for it."""
     try:
         from torch.nn.attention.flex_attention import AuxRequest
