@@ -31,11 +31,21 @@ def small(row: Row) -> Row:
 
 
 def test_rows_are_those_of_the_table() -> None:
-    assert len(BY_NAME) == len(ROWS) == 23
+    assert len(BY_NAME) == len(ROWS) == 28
     for row in ROWS:
         assert row.batch * row.n == max(TOKENS, row.n)
         assert row.name in ("gqa-d128-n4096",) or row.heads * row.d == 2048
-        assert {"flex", "flex-tuned"} <= set(row.peers) <= set(peers.NAMES)
+        assert row.example == "sigmoid" or {"flex", "flex-tuned"} <= set(row.peers)
+        assert set(row.peers) <= set(peers.NAMES)
+        if row.plain:
+            plain = BY_NAME[row.plain]
+            assert (plain.batch, plain.heads, plain.n, plain.d) == (
+                row.batch,
+                row.heads,
+                row.n,
+                row.d,
+            )
+            assert row.flops == plain.flops * row.products // 2
         assert row.example in examples.names()
 
 
@@ -79,6 +89,31 @@ def test_work_of_known_rows() -> None:
     assert BY_NAME["full-d128-n4096"].flops == 4 * 4 * 16 * 4096**2 * 128
     assert BY_NAME["causal-d128-n1024"].pairs == 1024 * 1025 // 2
     assert BY_NAME["window-d128-n32768"].pairs == 1024 * 1025 // 2 + (32768 - 1024) * 1024
+
+
+def test_a_difference_is_made_of_two_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = small(BY_NAME["differential-d64-n4096"])
+    tensors = inputs(row, device="cpu", dtype=torch.float64)
+
+    def sdpa(name: str, row: Row, given: tuple[torch.Tensor, ...]) -> peers.Call:
+        assert row.example == "causal"
+        Q, K, V = given
+        f = torch.nn.functional.scaled_dot_product_attention
+        return lambda: (f(Q, K, V, is_causal=True),)
+
+    monkeypatch.setattr(peers, "_sdpa", sdpa)
+    sample = sample_of(row, width=9)
+    found = peers.make("sdpa-flash", row, tensors)()
+    assert errors(found, reference(row, tensors, sample), sample)[0] < 1e-12
+
+
+def test_rates_of_maps_are_compared_with_those_of_plain_scores() -> None:
+    row, plain = BY_NAME["differential-d64-n4096"], BY_NAME["causal-d64-n4096"]
+    results = (Result(plain.name, OURS, (0.5,), (1e-3,)), Result(row.name, OURS, (1.25,), (1e-3,)))
+    found = Table((plain, row), results)
+    heads, *lines = found.lines()
+    assert [line[heads.index("of plain")] for line in lines] == ["-", "0.80"]
+    assert "of plain" not in Table((plain,), results).lines()[0]
 
 
 def test_select() -> None:

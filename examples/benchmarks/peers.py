@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from einfall.examples.benchmarks.rows import Row
+from einfall.examples.benchmarks.rows import FULL, Row
 
 Call = Callable[[], tuple[Tensor, ...]]
 
@@ -38,9 +39,24 @@ def make(name: str, row: Row, tensors: tuple[Tensor, ...]) -> Call:
     """Return a peer's call for a row. Raises RuntimeError if it cannot compute it."""
     if name not in row.peers:
         raise RuntimeError(f"has no form of {row.example}")
+    if row.example == "differential":
+        return _twice(name, row, tensors)
     if name.startswith("sdpa"):
         return _sdpa(name, row, tensors)
     return _flex("max-autotune-no-cudagraphs" if name == "flex-tuned" else None, row, tensors)
+
+
+def _twice(name: str, row: Row, tensors: tuple[Tensor, ...]) -> Call:
+    """Return two calls and their difference: the weights themselves are not at hand."""
+    Q1, K1, Q2, K2, V, weight = tensors
+    plain = replace(row, example="causal")
+    one, two = (make(name, plain, (Q, K, V)) for Q, K in ((Q1, K1), (Q2, K2)))
+    factor = -weight[:, None, None].to(V.dtype)
+
+    def call() -> tuple[Tensor, ...]:
+        return (torch.addcmul(one()[0], two()[0], factor),)
+
+    return call
 
 
 def _sdpa(name: str, row: Row, tensors: tuple[Tensor, ...]) -> Call:
@@ -54,7 +70,7 @@ def _sdpa(name: str, row: Row, tensors: tuple[Tensor, ...]) -> Call:
     def call() -> tuple[Tensor, ...]:
         with sdpa_kernel([backend]):
             out = scaled_dot_product_attention(
-                Q, K, V, is_causal=row.example != "attention", enable_gqa=row.group > 1
+                Q, K, V, is_causal=row.example not in FULL, enable_gqa=row.group > 1
             )
         return (out,)
 
@@ -64,7 +80,7 @@ def _sdpa(name: str, row: Row, tensors: tuple[Tensor, ...]) -> Call:
 
 def mask_mod(row: Row) -> Callable[..., Any] | None:
     """Return the row's predicate on (batch, head, query, key), or None if every pair exists."""
-    if row.example == "attention":
+    if row.example in FULL:
         return None
     if row.example == "sliding_window":
         width = int(row.parameters["W"])

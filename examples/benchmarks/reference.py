@@ -6,7 +6,8 @@ formulas are written for torch and know nothing of cascades, peers or kernels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -42,10 +43,14 @@ def inputs(row: Row, seed: int = 0, device: str = "cuda", dtype: Any = None) -> 
         return x.to(dtype or torch.bfloat16)
 
     tensors = (normal(row.heads), normal(keys), normal(keys))
-    if row.example != "alibi":
-        return tensors
-    slope = 2.0 ** (-8.0 * torch.arange(1, row.heads + 1, device=device) / row.heads)
-    return (*tensors, slope.float())
+    place = torch.arange(1, row.heads + 1, device=device) / row.heads
+    match row.example:
+        case "alibi":
+            return (*tensors, (2.0 ** (-8.0 * place)).float())
+        case "differential":
+            return (*tensors, normal(row.heads), normal(keys), 0.8 * place.float())
+        case _:
+            return tensors
 
 
 def scores(row: Row, S: Tensor, p: Tensor, m: Tensor, slope: Tensor | float) -> Tensor:
@@ -54,7 +59,7 @@ def scores(row: Row, S: Tensor, p: Tensor, m: Tensor, slope: Tensor | float) -> 
     ``S`` are the scaled products, of shape (queries, keys); ``p`` and ``m`` their positions.
     """
     match row.example:
-        case "attention":
+        case "attention" | "sigmoid":
             return S
         case "sliding_window":
             keep = (m <= p) & (p - m < row.parameters["W"])
@@ -69,6 +74,8 @@ def scores(row: Row, S: Tensor, p: Tensor, m: Tensor, slope: Tensor | float) -> 
 
 def reference(row: Row, tensors: tuple[Tensor, ...], sample: Sample) -> tuple[Tensor, ...]:
     """Return the outputs' sample in float64: O (places, queries, d), and L and H for entropy."""
+    if row.example == "differential":
+        return difference(row, tensors, sample)
     Q, K, V, *more = tensors
     queries = torch.tensor(sample.queries, device=Q.device)
     p, m = queries[:, None].double(), torch.arange(row.n, device=Q.device).double()
@@ -79,11 +86,22 @@ def reference(row: Row, tensors: tuple[Tensor, ...], sample: Sample) -> tuple[Te
         S = scores(row, q @ k.T * row.d**-0.5, p, m, slope)
         L = S.logsumexp(-1)
         A = (S - L[:, None]).exp()
+        if row.example == "sigmoid":
+            A = (S - math.log(row.n)).sigmoid()
         surprise = (L[:, None] - S).masked_fill(A == 0, 0)
         for outputs, x in zip(found, (A @ v.double(), L, (A * surprise).sum(-1)), strict=True):
             outputs.append(x)
     stacked = tuple(torch.stack(x) for x in found)
     return stacked if row.example == "entropy" else stacked[:1]
+
+
+def difference(row: Row, tensors: tuple[Tensor, ...], sample: Sample) -> tuple[Tensor, ...]:
+    """Return the sample of a weighting less ``weight`` times another one, of the same values."""
+    Q1, K1, Q2, K2, V, weight = tensors
+    plain = replace(row, example="causal")
+    (one,), (two,) = (reference(plain, (Q, K, V), sample) for Q, K in ((Q1, K1), (Q2, K2)))
+    each = weight[[h for _, h in sample.places]].double()
+    return (one - each[:, None, None] * two,)
 
 
 def taken(output: Tensor, sample: Sample) -> Tensor:

@@ -75,7 +75,7 @@ class Table:
     results: tuple[Result, ...]
     machine: dict[str, str] = field(default_factory=dict)
     name: str = "forward"
-    about: str = "TFLOP/s of the two products over existing pairs; medians of rounds of medians."
+    about: str = "TFLOP/s of the products over existing pairs; medians of rounds of medians."
     work: float = 1.0
 
     def of(self, row: Row, who: str) -> Result | None:
@@ -98,11 +98,20 @@ class Table:
         theirs = [r.errors[0] for who in self.peers() if (r := self.of(row, who))]
         return ours.errors[0] / min(theirs) if ours and theirs else None
 
+    def of_plain(self, row: Row) -> str:
+        """Return our rate over that of the row that leaves scores as they are, as text."""
+        plain = [r for r in self.results if (r.row, r.who) == (row.plain, OURS) and not r.refusal]
+        ours = self.of(row, OURS)
+        if not plain or not ours:
+            return "-"
+        return f"{row.products / 2 * plain[0].ms / ours.ms:.2f}"
+
     def lines(self) -> list[list[str]]:
         """Return the table's cells, the headings first: TFLOP/s, and our time against the best."""
         columns = (*(who for who in OWN if any(r.who == who for r in self.results)), *self.peers())
-        heads = ["row", *columns, "ms", "roofline / ours", "best peer / ours"]
-        heads.append("error / best peer's")
+        mapped = any(row.plain for row in self.rows)
+        heads = ["row", *columns, "ms", "roofline / ours", *(["of plain"] if mapped else [])]
+        heads += ["best peer / ours", "error / best peer's"]
         lines = [heads]
         for row in self.rows:
             ours, best, ratio = self.of(row, OURS), self.best(row), self.error_ratio(row)
@@ -117,6 +126,7 @@ class Table:
                     *rates,
                     f"{ours.ms:.3f}" if ours else "-",
                     f"{ours.least / ours.ms:.2f}" if ours and ours.least else "-",
+                    *([self.of_plain(row)] if mapped else []),
                     f"{best.ms / ours.ms:.2f} ({best.who})" if ours and best else "-",
                     f"{ratio:.2f}" if ratio is not None else "-",
                 ]

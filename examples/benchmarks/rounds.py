@@ -16,13 +16,22 @@ from einfall.examples.benchmarks.rows import Row
 Measure = Callable[[Row, Sequence[str], int, int], list[Result]]
 """Takes a row, who computes it, the number of rounds and the milliseconds of each timing."""
 
+SLOW = ("flex-tuned",)
+"""Peers that try out so much that they are left out unless they are named."""
+
 
 def add_options(
     parser: argparse.ArgumentParser, everybody: Sequence[str], name: str, rep: int
 ) -> None:
     """Give a table's command its options; ``rep`` is the default length of a timing."""
     parser.add_argument("--rows", nargs="+", default=["*"], help="patterns, e.g. 'causal-*'")
-    parser.add_argument("--peers", nargs="+", default=list(everybody), choices=everybody)
+    parser.add_argument(
+        "--peers",
+        nargs="+",
+        default=[x for x in everybody if x not in SLOW],
+        choices=everybody,
+        help=f"who is measured; {', '.join(SLOW)}, which takes minutes, only if named",
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rep", type=int, default=rep, help="milliseconds of each timing")
     parser.add_argument("--seconds", type=float, default=500, help="begin no row after that")
@@ -58,7 +67,8 @@ def tabulate(
         who += [name for name in OWN if name in options.peers]
         found = measure(row, who, options.rounds, options.rep)
         table = replace(table, rows=(*table.rows, row), results=(*table.results, *found))
-        print(replace(table, rows=(row,), results=tuple(found)).text(), flush=True)
+        shown = tuple(x for x in table.results if x.row == row.plain and x.who in OWN)
+        print(replace(table, rows=(row,), results=(*shown, *found)).text(), flush=True)
         if options.out:
             table.write(options.out)
         torch.cuda.empty_cache()

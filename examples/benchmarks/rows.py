@@ -13,6 +13,8 @@ from typing import TypeVar
 
 TOKENS = 16384
 HEADS = {64: 32, 128: 16, 256: 8}
+FULL = ("attention", "sigmoid")
+"""Examples in which every pair of query and key exists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,8 @@ class Row:
     heads, group : query heads, and how many of them share a key head.
     n, d : queries and keys; features of queries, keys and values.
     peers : who can compute it. less : what they leave out, if they do.
+    plain : the row that leaves scores as they are, and else has the same shape.
+    products : how many products each tile makes.
     """
 
     name: str
@@ -35,28 +39,35 @@ class Row:
     parameters: Mapping[str, float] = field(default_factory=dict)
     peers: tuple[str, ...] = ("flex", "flex-tuned")
     less: str = ""
+    plain: str = ""
+    products: int = 2
 
     @property
     def pairs(self) -> int:
         """The number of pairs of query and key that exist, in one head."""
-        if self.example == "attention":
+        if self.example in FULL:
             return self.n**2
         width = min(int(self.parameters.get("W", self.n)), self.n)
         return width * (width + 1) // 2 + (self.n - width) * width
 
     @property
     def flops(self) -> int:
-        """Operations of the two products over existing pairs; a multiplication and an addition."""
-        return 4 * self.batch * self.heads * self.pairs * self.d
+        """Operations of the products over existing pairs; a multiplication and an addition."""
+        return 2 * self.products * self.batch * self.heads * self.pairs * self.d
 
 
 SDPA = ("sdpa-flash", "sdpa-cudnn")
 FLEX = ("flex", "flex-tuned")
 
 
+CAUSAL = {"plain": "causal"}
+
+
 def _row(name: str, example: str, n: int, d: int, **more: object) -> Row:
+    shape = f"d{d}-n{n}"
     sizes = {"batch": max(1, TOKENS // n), "heads": HEADS[d], **more}
-    return Row(f"{name}-d{d}-n{n}", example, n=n, d=d, **sizes)  # type: ignore[arg-type]
+    sizes["plain"] = f"{sizes['plain']}-{shape}" if "plain" in sizes else ""
+    return Row(f"{name}-{shape}", example, n=n, d=d, **sizes)  # type: ignore[arg-type]
 
 
 ROWS: tuple[Row, ...] = (
@@ -67,10 +78,16 @@ ROWS: tuple[Row, ...] = (
         for n in (1024, 4096, 16384)
     ),
     _row("window", "sliding_window", 32768, 128, parameters={"W": 1024}),
-    _row("softcap", "softcap", 8192, 128, parameters={"cap": 50.0}),
-    _row("alibi", "alibi", 4096, 128),
     _row("gqa", "gqa", 4096, 128, heads=32, group=4, parameters={"G": 4}, peers=SDPA + FLEX),
-    _row("entropy", "entropy", 4096, 128, less="peers give O and LSE, and no entropy"),
+    _row("causal", "causal", 8192, 128, peers=SDPA + FLEX),
+    *(_row("softcap", "softcap", n, 128, parameters={"cap": 50.0}, **CAUSAL) for n in (4096, 8192)),
+    _row("alibi", "alibi", 4096, 128, **CAUSAL),
+    _row("sigmoid", "sigmoid", 4096, 128, peers=(), plain="full"),
+    _row("entropy", "entropy", 4096, 128, less="peers give O and LSE, and no entropy", **CAUSAL),
+    *(
+        _row("differential", "differential", 4096, d, products=4, peers=SDPA + FLEX, **CAUSAL)
+        for d in (64, 128)
+    ),
 )
 
 BACKWARD_ROWS: tuple[Row, ...] = (
