@@ -2,22 +2,18 @@
 
 Triton's wheel holds all that is needed: the assembler, the disassembler, the AMD linker. Each
 compilation runs in a process of its own, without ``TRITON_INTERPRET``, because Triton decides on
-import whether it interprets, and because its passes can end the process when they fail.
+import whether it interprets, and because its passes can end the process when they fail; see
+``triton_nursery.py``.
 """
 
 from __future__ import annotations
 
-import os
-import pickle
-import subprocess
-import sys
-import tempfile
 from collections.abc import Collection, Mapping
-from pathlib import Path
 
 from ..codegen.kernel import Kernel
 from ..ir.errors import BackendError
-from .triton_compile import Request, signature, work
+from .triton_compile import Request, signature
+from .triton_nursery import compile_apart
 from .triton_report import Report, check, problems
 from .triton_targets import register_file, shared_limit, target_of
 
@@ -49,32 +45,18 @@ def compile_ahead(
         compiler's own words are in it.
     """
     request = Request(kernel, signature(kernel, dtypes, divisible, unit_strides), target_of(target))
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    # The package may be importable only because of how this process was started.
-    root = str(Path(__file__).absolute().parents[2])
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    with tempfile.TemporaryDirectory(prefix="einfall-") as folder:
-        answer = Path(folder, "answer")
-        try:
-            process = subprocess.run(
-                [sys.executable, "-c", f"from {work.__module__} import work; work()", str(answer)],
-                input=pickle.dumps(request),
-                capture_output=True,
-                env=environment,
-                timeout=SECONDS,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise BackendError(
-                f"compiling kernel {kernel.name} for {target} must end within {SECONDS} s, and did"
-                " not; try smaller tiles"
-            ) from error
-        if not answer.exists():
-            said = process.stderr.decode(errors="replace").strip()[-2000:]
-            raise BackendError(
-                f"compiling kernel {kernel.name} for {target} ended the compiler"
-                f" (exit status {process.returncode}); it said: {said}"
-            )
-        result = pickle.loads(answer.read_bytes())
+    found = compile_apart(request, SECONDS)
+    if found.late:
+        raise BackendError(
+            f"compiling kernel {kernel.name} for {target} must end within {SECONDS} s, and did"
+            " not; try smaller tiles"
+        )
+    if found.answer is None:
+        raise BackendError(
+            f"compiling kernel {kernel.name} for {target} ended the compiler"
+            f" (exit status {found.status}); it said: {found.said}"
+        )
+    result = found.answer
     if isinstance(result, Report):
         return result
     raise BackendError(f"kernel {kernel.name} does not compile for {target}: {result}")

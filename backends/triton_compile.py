@@ -9,7 +9,6 @@ from __future__ import annotations
 import pickle
 import re
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Collection, Mapping
@@ -112,14 +111,13 @@ def signature(
     return Signature(tuple(types), tuple(constants), tuple(multiples))
 
 
-def work() -> None:
-    """Answer the pickled Request on standard input in the file named on the command line."""
-    request = pickle.load(sys.stdin.buffer)
+def work(asked: Path, answer: Path) -> None:
+    """Answer the pickled Request in one file in another, which is there when it is whole."""
+    request = pickle.loads(asked.read_bytes())
     try:
         result: Any = compile_here(request)
     except Exception as error:  # every failure of the compiler is an answer
         result = f"{type(error).__name__}: {error}"
-    answer = Path(sys.argv[1])
     temporary = answer.with_suffix(".part")
     temporary.write_bytes(pickle.dumps(result))
     temporary.rename(answer)

@@ -39,6 +39,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session", autouse=True)
+def slices() -> None:
+    """Let Triton's interpreter fold slices, where it takes one element after the other."""
+    from .triton_slices import SLICES, fold_by
+
+    fold_by(SLICES)
+
+
+@pytest.fixture(scope="session", autouse=True)
 def einfall_cache() -> Iterator[Path]:
     """Keep generated files and tuning records of the tests out of the user's cache."""
     with tempfile.TemporaryDirectory(prefix="einfall-tests-") as folder:
