@@ -21,10 +21,12 @@ from .gluon_rows import Rows, Work
 from .gluon_shares import layout_line, shared_of
 from .gluon_text import ADDING, IMPORTED, IMPORTS, PIECES, pieces
 from .gluon_values import GluonPrinter, layout_name, layout_text
-from .gluon_walk import word
+from .gluon_walk import kind
+from .in_order import issue_ahead
 from .kernel import Kernel
 from .layout import WIDTH, lay_out
 from .loop_nest import Load, Nest
+from .one_loop import one_loop
 from .schedule import Schedule, schedule
 from .triton_operators import HELPERS
 
@@ -39,6 +41,7 @@ FETCHER_REGISTERS = 24
 WORKS = {
     "whole": "Take a whole tile into the state.",
     "cut": "Take a tile into the state of which some points may not exist.",
+    "tile": "Take a tile into the state, and test its points where some may not exist.",
     "resting": "Take a whole tile into the state while frames rest.",
 }
 """What the work on tiles of each kind does."""
@@ -49,6 +52,9 @@ def print_gluon(nest: Nest) -> Kernel | str:
     if nest.crew is None or nest.crew.consumers not in REGISTERS:
         return "its tiles are not cut for warps that do different things"
     plan = schedule(nest)
+    if isinstance(plan, Schedule) and not nest.crew.rotated:
+        plan = one_loop(plan)
+        plan = issue_ahead(plan) if nest.crew.ahead else plan
     return plan if isinstance(plan, str) else File(nest, plan).kernel()
 
 
@@ -135,14 +141,14 @@ class File:
         make = Work if self.crew.rotated else TileInOrder
         found: dict[str, Function] = {}
         for section in self.plan.sections:
-            texts = {word(section): make(self.nest, self.plan, section, rows).lines}
+            texts = {kind(section): make(self.nest, self.plan, section, rows).lines}
             if section.resting is not None:
                 texts["resting"] = Work(self.nest, self.plan, section, rows, rests=True).lines
-            for kind, lines in texts.items():
+            for name, lines in texts.items():
                 free = free_names(lines)
                 order = [*(n for n in dict.fromkeys(first) if n in free), *free]
-                function = self.function(kind, WORKS[kind], lines, self.visible(order))
-                assert found.setdefault(kind, function) == function
+                function = self.function(name, WORKS[name], lines, self.visible(order))
+                assert found.setdefault(name, function) == function
         return found
 
     def visible(self, names: list[str]) -> list[str]:

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from .gluon_rows import Rows
 from .gluon_shares import add_up, put, share_out
 from .gluon_values import GluonPrinter
-from .gluon_walk import word
-from .in_order import Add, Free, Get, Issue, Meet, Put, Wait, in_order
-from .loop_nest import Dot, Load, Nest, Number, Op, Ref
+from .gluon_walk import Phase, kind
+from .in_order import Add, Free, Get, Issue, Meet, Put, Wait, in_order, reads
+from .loop_nest import Dot, Load, Nest, Number, Op, Ref, Statement, When
+from .one_loop import tested
 from .operands import bare
 from .positions import uses_coordinate
 from .schedule import Late, Schedule, Section, Share
@@ -24,12 +25,17 @@ class TileInOrder(GluonPrinter):
         self.section, self.depth = section, 1
         self.bases, self.names = outer.bases, outer.names
         self.layouts, self.pieces, self.helpers = outer.layouts, outer.pieces, outer.helpers
-        if any(uses_coordinate(s, self.columns) for s in section.work):
-            self.add(f"{self.columns} = {plan.columns.first} + {plan.columns.rank}_row")
+        self.places_columns = self.uses_columns(section.work)
+        if self.places_columns:
+            self.add(self.coordinates)
         for s in in_order(plan, section, self.crew.consumers):
             match s:
+                case Get(load=load, there=True):
+                    self.slot(load)
                 case Get(load=load):
                     self.get(load)
+                case Issue(product=Dot() as dot, ahead=True):
+                    self.ahead(dot)
                 case Issue(product=Share() as share, part=part):
                     self.add(share_out(self, share, part))
                 case Issue(product=Late() as late):
@@ -55,21 +61,59 @@ class TileInOrder(GluonPrinter):
                     self.statement(s)
         self.add(f"return {', '.join(results(plan))}")
 
-    def get(self, load: Load) -> None:
+    def get(self, load: Load, step: str = "step") -> None:
         """Wait for what was fetched; a vector goes to registers, and its slot is free."""
         name = load.var.name
         shape = f"[{', '.join(self.extent(a) for a in load.var.axes)}]"
-        full = f"filled({name}_ring, {name}_full, step).reshape({shape})"
+        full = f"filled({name}_ring, {name}_full, {step}).reshape({shape})"
         if len(load.var.axes) > 1:
             self.add(f"{name} = {full}")
             return
         self.add(f"{name} = {full}.load({self.layout(load.var.axes)})")
         self.add(f"release({name}_empty, step)")
 
+    def slot(self, load: Load) -> None:
+        """Name a fetched tile that was waited for one tile before."""
+        name = load.var.name
+        shape = f"[{', '.join(self.extent(a) for a in load.var.axes)}]"
+        self.add(f"{name} = {name}_ring.index(step % STAGES).reshape({shape})")
+
+    def ahead(self, dot: Dot) -> None:
+        """Issue a product of the next tile; behind the last one it is one that nobody reads."""
+        self.add(f"if {self.plan.columns.rank}_more:")
+        self.depth += 1
+        for load in self.plan.fetched:
+            if reads(dot, load):
+                self.get(load, "step + 1")
+        self.depth -= 1
+        self.early(dot)
+
+    def statement(self, statement: Statement) -> None:
+        """Print a statement; coordinates that only a test reads are made in it."""
+        if not isinstance(statement, When):
+            super().statement(statement)
+            return
+        self.add(f"if {self.value(statement.condition, ())}:")
+        self.depth += 1
+        if not self.places_columns and self.uses_columns(statement.body):
+            self.add(self.coordinates)
+        for s in statement.body:
+            self.statement(s)
+        self.depth -= 1
+
+    @property
+    def coordinates(self) -> str:
+        """Return the line that makes the coordinates of a tile's columns."""
+        return f"{self.columns} = {self.plan.columns.first} + {self.plan.columns.rank}_row"
+
+    def uses_columns(self, body: tuple[Statement, ...]) -> bool:
+        """Whether a statement, but for what is inside a test, needs those."""
+        fetched = {x.var for x in self.plan.vectors}
+        own = (s for s in body if not (isinstance(s, Load) and s.var in fetched))
+        return any(uses_coordinate(s, self.columns) for s in own)
+
     def early(self, dot: Dot) -> None:
         """Issue a product of operands from memory."""
-        left, right = bare(dot.left), bare(dot.right)
-        assert left is not None and right is not None
         start = "nothing, use_acc=False"
         match dot.start:
             case Ref(var=var) if var.name == dot.var.name:
@@ -80,10 +124,7 @@ class TileInOrder(GluonPrinter):
             case Op() | Ref() as value:
                 self.add("# the product begins with what its result is added to below")
                 start = f"nothing + {self.broadcast(value, dot.var.axes)}"
-        held = next(x for x in self.plan.held if x.var.name == left.name)
-        name = left.name if held.load is not None else f"{left.name}_held"
-        operands = f"{name}, {right.name}.permute((1, 0)), {start}"
-        self.add(f"{dot.var.name} = warpgroup_mma({operands}, is_async=True)")
+        self.add(product(self, dot, start))
 
     def late(self, x: Late) -> None:
         """Issue a product of an operand that was computed."""
@@ -112,9 +153,12 @@ class RowsInOrder(Rows):
         if not self.crew.persistent:
             self.add("step = 0")
         for phase in self.walk.phases:
-            call = calls[word(phase.sections[0])]
+            call = calls[kind(phase.sections[0])]
             placing = re.search(rf"\b{plan.columns.first}\b", call) is not None
-            self.walk.loop(phase, placing=placing)
+            testing = re.search(rf"\b{tested(plan).name}\b", call) is not None
+            if plan.ahead is not None:
+                self.first_ahead(plan.ahead, phase)
+            self.walk.loop(phase, placing=placing, testing=testing)
             self.add(f"{', '.join(results(plan))} = {call}")
             self.add("step += 1")
             self.depth -= 1
@@ -128,8 +172,33 @@ class RowsInOrder(Rows):
             self.statement(s)
         self.close()
 
+    def first_ahead(self, dot: Dot, phase: Phase) -> None:
+        """Make the first tile's product that later tiles have made one tile ahead."""
+        name = dot.var.name
+        self.add("")
+        self.add(f"{name} = nothing")
+        self.add(f"if {self.walk.some(phase)}:")
+        self.depth += 1
+        for load in self.plan.fetched:
+            if reads(dot, load):
+                self.get(load.var.name, "step")
+        self.add(product(self, dot, "nothing, use_acc=False"))
+        self.wait(0, [name])
+        self.depth -= 1
+
+
+def product(printer: GluonPrinter, dot: Dot, start: str) -> str:
+    """Return the line that issues a product of operands from memory."""
+    left, right = bare(dot.left), bare(dot.right)
+    assert left is not None and right is not None
+    held = next(x for x in printer.plan.held if x.var.name == left.name)
+    name = left.name if held.load is not None else f"{left.name}_held"
+    operands = f"{name}, {right.name}.permute((1, 0)), {start}"
+    return f"{dot.var.name} = warpgroup_mma({operands}, is_async=True)"
+
 
 def results(plan: Schedule) -> tuple[str, ...]:
     """Return what a tile hands on to the next: accumulators, and what its work carries."""
     late = dict.fromkeys(x.accumulator.name for x in plan.late)
-    return (*late, *(v.name for v in plan.carried))
+    ahead = () if plan.ahead is None else (plan.ahead.var.name,)
+    return (*late, *(v.name for v in plan.carried), *ahead)

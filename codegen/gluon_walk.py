@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 from .gluon_values import GluonPrinter
 from .loop_nest import Cast, Let, Load, Number, Op, Place, Scalar, Statement, Value
+from .one_loop import tested
 from .schedule import Schedule, Section
 
 
@@ -57,7 +58,8 @@ class Walk:
             begin, end = self.text(loop.begin), self.text(loop.end)
             length = end if begin == "0" else f"{end} - {bracketed(begin)}"
             tiles = f"tl.cdiv(tl.maximum({length}, 0), {loop.tile}) * {loop.tile}"
-            name = self.printer.names.take(f"{self.rank}_{word(section)}_end")
+            last = section.tests and section is phase.sections[-1]
+            name = self.printer.names.take(f"{self.rank}_{'at' if last else word(section)}_end")
             self.printer.add(f"{name} = {' + '.join([*ends[-1:], tiles])}")
             ends.append(name)
         return replace(phase, ends=tuple(ends))
@@ -123,11 +125,19 @@ class Walk:
         before = [f"~({self.some(p)})" for p in self.phases[:place]]
         return " & ".join([*before, f"({self.some(self.phases[place])})"])
 
-    def loop(self, phase: Phase, *, placing: bool = True, ahead: bool = False) -> None:
+    def loop(
+        self,
+        phase: Phase,
+        *,
+        placing: bool = True,
+        testing: bool = False,
+        ahead: bool = False,
+    ) -> None:
         """Print the head of a phase's loop.
 
         A rotated one leaves out the walk's first tile if it is its. ``placing``: something reads
-        where its tiles lie. ``ahead``: a list is read one tile ahead, by warps that would wait.
+        where its tiles lie. ``testing``: whether they may be cut.
+        ``ahead``: a list is read one tile ahead, by warps that would wait.
         """
         section, at = phase.sections[0], self.first
         loop = section.loop
@@ -153,6 +163,10 @@ class Walk:
         self.printer.depth += 1
         if phase.ends and placing:
             self.printer.add(f"{self.first} = {self.place(phase, at)}")
+        if section.tests and testing:
+            self.printer.add(f"{tested(self.plan).name} = {self.cut(phase, at)}")
+        if self.plan.ahead is not None and not ahead:
+            self.printer.add(f"{self.rank}_more = {at} + {step} < {end}")
         if phase.placed and ahead:
             self.printer.add(f"{self.first} = {self.first}_next")
             self.printer.add(f"{loop.first}_next = {loop.first} + {step}")
@@ -160,6 +174,20 @@ class Walk:
         elif phase.placed and placing:
             for s in section.place:
                 self.printer.statement(s)
+
+    def cut(self, phase: Phase, at: str) -> str:
+        """Return the condition that the tile ``at`` places into the sections of a phase is cut."""
+        tests = []
+        ends = ("0", *phase.ends)
+        cut = [s.loop.cut for s in phase.sections]
+        for k, begin in enumerate(cut):
+            if not begin or (k and cut[k - 1]):
+                continue
+            last = next((i for i in range(k, len(cut)) if not cut[i]), len(cut))
+            sides = [f"{at} >= {ends[k]}"] if k else []
+            sides += [f"{at} < {ends[last]}"] if last < len(cut) else []
+            tests.append(sides[0] if len(sides) == 1 else " & ".join(f"({x})" for x in sides))
+        return tests[0] if len(tests) == 1 else " | ".join(f"({x})" for x in tests)
 
     def find_next(self, section: Section) -> None:
         """Print what finds the next tile of a list, if there is one."""
@@ -186,8 +214,8 @@ def phases(sections: Iterable[Section]) -> list[Phase]:
 
 def alike(one: Section, other: Section) -> bool:
     """Whether the tiles of two sections are worked on alike."""
-    return (one.loop.cut, one.work, one.late, one.shares) == (
-        other.loop.cut,
+    return (one.tests or one.loop.cut, one.work, one.late, one.shares) == (
+        other.tests or other.loop.cut,
         other.work,
         other.late,
         other.shares,
@@ -197,6 +225,11 @@ def alike(one: Section, other: Section) -> bool:
 def word(section: Section) -> str:
     """Return what a section's tiles are called."""
     return "cut" if section.loop.cut else "whole"
+
+
+def kind(section: Section) -> str:
+    """Return what the work on a section's tiles is called."""
+    return "tile" if section.tests else word(section)
 
 
 def bracketed(text: str) -> str:

@@ -9,15 +9,19 @@ made, and a wait stands only ahead of work that reads a result::
     -->
     issue S, T; wait for S; P; issue U; wait for T; R; issue W; wait for U, for W
 
-Consumers drift apart, so that one's products run under another's work.
+Consumers drift apart, so that one's products run under another's work. One early product may be
+issued a tile ahead, beside the last late one, so that work on its result can begin with the tile::
+
+    issue S, T; wait for S; ...   -->   issue T; ...; issue S of the next tile; wait for W, for S
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
-from .loop_nest import Comment, Dot, Fold, Let, Load, Statement, Var, value_vars
+from .loop_nest import Comment, Dot, Fold, Let, Load, Statement, Var, statements, value_vars
 from .operands import bare
 from .schedule import Late, Schedule, Section, Share
 from .signature import values
@@ -25,17 +29,25 @@ from .signature import values
 
 @dataclass(frozen=True, slots=True)
 class Get:
-    """Wait until a fetched tile is there; a vector is read at once, and its slot let go."""
+    """Wait until a fetched tile is there; a vector is read at once, and its slot let go.
+
+    there : it was waited for one tile before.
+    """
 
     load: Load
+    there: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """Begin a product; of what is shared out, that over the rows of consumer ``part``."""
+    """Begin a product; of what is shared out, that over the rows of consumer ``part``.
+
+    ahead : it is one of the next tile.
+    """
 
     product: Dot | Late | Share
     part: int = 0
+    ahead: bool = False
 
     @property
     def result(self) -> Var:
@@ -85,6 +97,28 @@ def in_order(plan: Schedule, section: Section, consumers: int) -> tuple[Step, ..
     return Tile(plan, section, consumers).steps()
 
 
+def issue_ahead(plan: Schedule) -> Schedule:
+    """Return a schedule whose first early product is issued one tile ahead, where it may be.
+
+    All tiles have to share a loop, and a late product has to read the same operand, so that its
+    slot is not let go before the tile has begun.
+    """
+    first, *others = plan.products
+    alone = first.start is None and all(x.var != first.var for x in others)
+    fetched = [x for x in plan.fetched if reads(first, x)]
+    kept = all(plan.read_late(x) for x in fetched) and bool(fetched)
+    joined = len(plan.sections) == 1 or all(s.tests for s in plan.sections)
+    placed = any(s.place for s in plan.sections)
+    if not (others and alone and kept and joined) or placed:
+        return plan
+    return replace(plan, ahead=first)
+
+
+def reads(dot: Dot, load: Load) -> bool:
+    """Whether a product has a fetched tile as an operand."""
+    return any(v is not None and v.name == load.var.name for v in (bare(dot.left), bare(dot.right)))
+
+
 class Tile:
     """The order of one tile, while it is made."""
 
@@ -94,6 +128,8 @@ class Tile:
         self.readers = {n: 0 for n in self.fetched}
         products: tuple[Dot | Late, ...] = (*plan.products, *section.late)
         for product in products:
+            if product is plan.ahead:
+                continue
             for name in self.operands(product):
                 self.readers[name] += 1
         self.found: list[Step] = []
@@ -103,9 +139,17 @@ class Tile:
     def steps(self) -> tuple[Step, ...]:
         """Return the order."""
         started: list[Statement] = []
+        said: list[Step] = []
         for s in self.plan.early:
             if not isinstance(s, Dot):
                 self.found.append(s)
+                continue
+            if s is self.plan.ahead:
+                said = self.found
+                self.found = []
+                names = sorted(self.operands(s))
+                self.found += [Get(self.fetched[n], there=True) for n in names]
+                self.got |= set(names)
                 continue
             begins = frozenset() if s.start is None else value_vars(s.start)
             for x in self.section.work:
@@ -114,18 +158,18 @@ class Tile:
                     started.append(x)
             self.issue(s)
         work = [s for s in self.section.work if s not in started]
-        made = Counter(s.var.name for s in work if isinstance(s, Let | Fold | Load))
+        made = Counter(defined(statements(tuple(work))))
         waiting = self.begin(list(self.section.late), made)
         shares = list(self.section.shares)
         for s in work:
             if isinstance(s, Comment):
                 self.found.append(s)
                 continue
-            for name in sorted({n for v in values(s) for n in value_vars(v)}):
+            inside = tuple(statements((s,)))
+            for name in sorted({n for x in inside for v in values(x) for n in value_vars(v)}):
                 self.finish(name)
             self.take(s)
-            if isinstance(s, Let | Fold | Load):
-                made[s.var.name] -= 1
+            made.subtract(defined(inside))
             there = [x for x in shares if made[x.operand.name] <= 0]
             self.found += [Put(x) for x in there]
             shares = [x for x in shares if x not in there]
@@ -137,6 +181,12 @@ class Tile:
             for part in range(self.consumers):
                 self.running.append(Issue(share, part))
                 self.found.append(self.running[-1])
+        if self.plan.ahead is not None:
+            while len(self.running) > 1:
+                self.finish(self.running[0].result.name)
+            self.found += said
+            self.running.append(Issue(self.plan.ahead, ahead=True))
+            self.found.append(self.running[-1])
         while self.running:
             self.finish(self.running[0].result.name)
         self.found += [Add(x) for x in self.section.shares]
@@ -186,7 +236,12 @@ class Tile:
         ended, self.running = self.running[:count], self.running[count:]
         self.found.append(Wait(len(self.running), tuple({x.result.name: 0 for x in ended})))
         for x in ended:
-            for read in sorted(self.operands(x.product)):
+            for read in () if x.ahead else sorted(self.operands(x.product)):
                 self.readers[read] -= 1
                 if self.readers[read] == 0:
                     self.found.append(Free(self.fetched[read]))
+
+
+def defined(body: Iterable[Statement]) -> Iterator[str]:
+    """Yield the name of each variable as often as statements define it."""
+    return (s.var.name for s in body if isinstance(s, Let | Fold | Load))

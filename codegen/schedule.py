@@ -99,6 +99,7 @@ class Section:
 
     place : where the loop walks a list, what finds a tile; the last of it is a ``Place``.
     resting : the work of a tile while frames rest, if there is such; late products have no factor.
+    tests : whether the work tests by itself, so that all sections share a loop (``one_loop.py``).
     """
 
     loop: Loop
@@ -107,6 +108,7 @@ class Section:
     place: tuple[Statement, ...] = ()
     shares: tuple[Share, ...] = ()
     resting: Resting | None = None
+    tests: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,7 @@ class Schedule:
     fetched : the tiles that move, those of early products first. vectors : what moves along the
     walked axis alone, and may be fetched too. early : with the comments above them.
     carried : variables that the work hands on to the next tile. finish : what follows.
+    ahead : the early product that is issued one tile ahead (``in_order.py``).
     """
 
     rows: Axis
@@ -130,6 +133,7 @@ class Schedule:
     carried: tuple[Var, ...]
     finish: tuple[Statement, ...]
     vectors: tuple[Load, ...] = ()
+    ahead: Dot | None = None
 
     @property
     def products(self) -> tuple[Dot, ...]:

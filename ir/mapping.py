@@ -112,6 +112,7 @@ class Crew:
     paired : whether it takes the last tile left with the first, where one walks further.
     rotated : whether a tile's late products run under the next tile's work
     (``codegen/schedule.py``) or, in order, under its own (``codegen/in_order.py``).
+    ahead : whether, in order, a tile's first product is issued beside the last of the tile before.
     resting : accumulators that tell, by how little they grow in a tile, that frames may stay as
     they are (``passes/resting.py``); none where frames move with every tile.
     """
@@ -121,6 +122,7 @@ class Crew:
     persistent: bool = False
     paired: bool = False
     rotated: bool = True
+    ahead: bool = False
     resting: tuple[str, ...] = ()
 
 

@@ -231,7 +231,8 @@ def cuts(kernel: MappedKernel, length: int) -> Iterator[Sizing]:
         wide = ((128, 2),) if functions(kernel) <= 1 else ()
         for columns, stages in (*wide, (64, 3), (64, 2), (32, 2)):
             for persistent in (True, False):
-                yield Sizing(Crew(2, False, persistent, rotated=False), columns, stages)
+                crew = Crew(2, False, persistent, rotated=False, ahead=True)
+                yield Sizing(crew, columns, stages)
     elif len(walked_products(kernel)) > 1:
         yield Sizing(Crew(2, False, True, rotated=False), 128, 2)
         yield Sizing(Crew(2, True, True), 64, 3)

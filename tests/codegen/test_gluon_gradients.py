@@ -151,17 +151,29 @@ def test_gradients_are_those_of_the_cascade(name: str, rows: int, columns: int) 
 def test_tiles_are_finished_in_order() -> None:
     mapped, kernel = walking(case("causal"), "K_grad")
     assert mapped.crew is not None and not mapped.crew.rotated and mapped.crew.paired
-    body = kernel.text.partition("_whole(")[2].partition("return")[0]
+    assert mapped.crew.ahead
+    body = kernel.text.partition("_tile(")[2].partition("return")[0]
     order = re.findall(r"(\w+) = warpgroup_mma(_wait)?\(", body)
     assert order == [
-        ("s_sum", ""), ("a_grad", ""), ("s_sum", "_wait"), ("v_grad", ""), ("a_grad", "_wait"),
-        ("k_grad_sum", ""), ("v_grad", "_wait"), ("k_grad_sum", "_wait"),
+        ("a_grad", ""), ("v_grad", ""), ("a_grad", "_wait"), ("k_grad_sum", ""),
+        ("v_grad", "_wait"), ("s_sum", ""), ("k_grad_sum", "_wait"), ("s_sum", "_wait"),
     ]  # fmt: skip
+
+
+def test_tiles_that_may_be_cut_share_a_loop_with_whole_ones() -> None:
+    found = case("causal")
+    for word in ("Q_grad", "K_grad"):
+        _, kernel = walking(found, word)
+        assert "_whole(" not in kernel.text and "_cut(" not in kernel.text
+        assert len(re.findall(r"^ +if [pm]_tested:", kernel.text, re.M)) == 1
+    # zeros beyond the end add nothing, so that nothing is tested there
+    _, kernel = walking(case("attention", 200, 136), "K_grad")
+    assert "_tested" not in kernel.text
 
 
 def test_a_product_begins_with_what_its_result_is_added_to() -> None:
     _, kernel = walking(case("causal"), "K_grad")
-    assert kernel.text.count("nothing - a_log_grad_sum[None, :]") == 2
+    assert kernel.text.count("nothing - a_log_grad_sum[None, :]") == 1
     assert "s_grad = a * a_grad\n" in kernel.text
 
 
@@ -224,10 +236,15 @@ BREAKS = {
     ),
     "a vector never let go": (r" +release\(a_log_kept_empty, step\)\n", ""),
     "too many products under way": (
-        r"s_sum = warpgroup_mma_wait\(1",
-        "s_sum = warpgroup_mma_wait(2",
+        r"a_grad = warpgroup_mma_wait\(1",
+        "a_grad = warpgroup_mma_wait(2",
     ),
-    "a late result left running": (r"sum = warpgroup_mma_wait\(0", "sum = warpgroup_mma_wait(1"),
+    "a result of the next tile left running": (
+        r"sum = warpgroup_mma_wait\(0",
+        "sum = warpgroup_mma_wait(1",
+    ),
+    "a product ahead of this tile's operand": (r"q_full, step \+ 1\)", "q_full, step)"),
+    "an operand of the next tile let go": (r"(release\(q_empty, step)\)", r"\1 + 1)"),
     "vectors of another tile": (r"a_log_grad_sum_full, step\)", "a_log_grad_sum_full, step + 1)"),
 }
 """Ways to break the order: a pattern, and what stands for it."""
@@ -256,8 +273,7 @@ def test_nothing_spills_in_loops() -> None:
     check(report, local=40, tensor_core="wgmma")
     hot = [x for x in report.loops if x.innermost and x.tensor_core]
     spilled = [x.local_loads + x.local_stores for x in hot]
-    # two groups of warps, tested tiles and whole ones; a tested one may spill a single number
-    assert sorted(spilled)[:2] == [0, 0] and len(spilled) == 4 and max(spilled) <= 2
+    assert spilled == [0, 0]  # of two groups of warps
 
 
 def chosen(name: str, features: int, *, atomics: bool = False) -> list[str]:
