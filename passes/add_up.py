@@ -22,7 +22,8 @@ from dataclasses import replace
 
 from ..ir.cascade import Cascade, Einsum
 from ..ir.expression import Constant, Reduce
-from .divide import Group, ranks_in, reads_of
+from .divide import Group, reads_of
+from .recompute import ranks_in
 
 SHORTEST = 128
 """The fewest coordinates, of what is walked and of what is tiled, that are worth it."""

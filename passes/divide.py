@@ -2,7 +2,8 @@
 
 A tensor crosses memory if it has to: an output; a reduction over a long rank that a consumer would
 otherwise repeat for each of its own tiles; a tensor read at coordinates that capture a reduced
-rank. Everything else is made where it is used. So what holds two long ranks is never stored unless
+rank; what other tiles would make again from rows that nothing else reads (``recompute``).
+Everything else is made where it is used. So what holds two long ranks is never stored unless
 it is asked for.
 """
 
@@ -24,7 +25,14 @@ from ..ir.expression import (
 from ..ir.mapping import View
 from ..ir.selection import WHOLE, find_count, list_rank, selections
 from .align import aligned
-from .facts import pointwise
+from .recompute import (
+    closure,
+    long_reduced,
+    pooled,
+    ranks_in,
+    statistics,
+    summed_up,
+)
 from .scatter_store import scatters
 from .segments import part_ranks
 from .short_ranks import RESIDENT_LIMIT, accesses_of, short_ranks
@@ -104,9 +112,9 @@ def divide(
         elif target in turned:
             einsum, view = turned[target]
             along = {**writers, target: einsum}
-            plan = replace(plan_target(target, cascade, along, order, short), views=(view,))
+            plan = replace(plan_target(target, cascade, along, order, short, sizes), views=(view,))
         else:
-            plan = plan_target(target, cascade, writers, order, short)
+            plan = plan_target(target, cascade, writers, order, short, sizes)
         plans[target] = plan
         for einsum in plan.slice:
             for name in einsum.reads:
@@ -152,6 +160,7 @@ def plan_target(
     writers: Mapping[str, Einsum],
     order: Mapping[str, int],
     short: frozenset[str],
+    sizes: Mapping[str, int],
 ) -> Group:
     """Find the slice of one target and the roles of its ranks."""
     parallel = tuple(r for r in writers[target].ranks if r not in short)
@@ -166,15 +175,14 @@ def plan_target(
         repeated = {
             e.name for e, _ in reductions if e.name != target and set(parallel) - set(e.ranks)
         }
-        if not repeated and not reductions:
-            repeated = pooled(slice, parallel) - {target}
         if not repeated:
             streamed = tuple(dict.fromkeys(r for _, ranks in reductions for r in ranks))
             if len(streamed) <= 1:
                 repeated = statistics(target, slice, parallel, streamed, short)
+                repeated |= pooled(target, slice, parallel, short, sizes)
                 if not repeated:
                     break
-                cut |= repeated
+                cut |= summed_up(repeated, slice, target)
                 continue
             last = reductions[-1][1]
             parts = part_ranks(slice).get(last[0], ()) if len(last) == 1 else ()
@@ -249,114 +257,6 @@ def plan_selection(
 def inside_selection(einsum: Einsum) -> tuple[str, ...]:
     """Return the rank that a selection chooses from."""
     return (einsum.body.rank,) if isinstance(einsum.body, Populate) else ()
-
-
-def statistics(
-    target: str,
-    slice: tuple[Einsum, ...],
-    parallel: tuple[str, ...],
-    streamed: tuple[str, ...],
-    short: frozenset[str],
-) -> set[str]:
-    """Return sums over short ranks that are cheaper read than made again, tile after tile.
-
-    Such as ``R[p] = sum[f](U[p, f] * O[p, f])`` in a kernel that walks p for each tile of m, if
-    nothing else there reads O: a number a row is read in place of a row.
-    """
-    found: set[str] = set()
-    for einsum in slice:
-        again = set(streamed) <= set(einsum.ranks) and set(parallel) - set(einsum.ranks)
-        if einsum.name == target or not isinstance(einsum.body, Reduce) or not again:
-            continue
-        made = {e.name for e in slice}
-        others = {r for e in slice if e is not einsum for r in e.reads}
-        if streamed and set(einsum.reads) - others - made and not long_reduced(einsum, short):
-            found.add(einsum.name)
-    return found
-
-
-def summed_up(repeated: set[str], slice: tuple[Einsum, ...], target: str) -> set[str]:
-    """Return what crosses memory in place of several results that one number is made of.
-
-    ``L[p] = G[p] + log(D[p])``, if nothing else there reads G or D: it is made once, where they
-    are, and read in place of both.
-    """
-    for einsum in reversed(slice):
-        plain = einsum.filter is None and pointwise(einsum.body)
-        if not plain or einsum.name in (*repeated, target):
-            continue
-        ahead = tuple(e for e in slice if e.name not in repeated)
-        own = closure_reads(einsum, ahead)
-        own |= repeated & {r for e in ahead if e.name in {*own, einsum.name} for r in e.reads}
-        covered = [e for e in slice if e.name in own & repeated]
-        outside = [e for e in slice if e.name not in own and e is not einsum]
-        small = any(set(einsum.ranks) <= set(e.ranks) for e in covered)
-        behind = closure_reads_of(covered, slice)
-        outside = [e for e in outside if e.name not in behind]
-        if len(covered) < 2 or not small or any(own & set(e.reads) for e in outside):
-            continue
-        return summed_up((repeated - own) | {einsum.name}, slice, target)
-    return repeated
-
-
-def closure(
-    target: str, writers: Mapping[str, Einsum], order: Mapping[str, int], cut: set[str]
-) -> tuple[Einsum, ...]:
-    """Return the einsums that ``target`` needs, in order, not going behind tensors in ``cut``."""
-    needed, front = {target}, [target]
-    while front:
-        for name in writers[front.pop()].reads:
-            if name in writers and name not in cut and name not in needed:
-                needed.add(name)
-                front.append(name)
-    return tuple(writers[name] for name in sorted(needed, key=order.__getitem__))
-
-
-def pooled(slice: tuple[Einsum, ...], parallel: tuple[str, ...]) -> set[str]:
-    """Return the reductions that others would repeat, each time reading more than they use.
-
-    Such a reduction lacks a parallel rank, and no other einsum has the ranks that it reduces: what
-    it reads is read for it alone.
-    """
-    found = set()
-    for einsum in slice:
-        inner = set(einsum.body.ranks) if isinstance(einsum.body, Reduce) else set()
-        own = closure_reads(einsum, slice)
-        others = {r for e in slice if e is not einsum and e.name not in own for r in ranks_in(e)}
-        if inner and not inner & others and set(parallel) - set(einsum.ranks):
-            found.add(einsum.name)
-    return found
-
-
-def closure_reads(einsum: Einsum, slice: tuple[Einsum, ...]) -> set[str]:
-    """Return the einsums of a slice that one of them is made of."""
-    writers = {e.name: e for e in slice}
-    needed: set[str] = set()
-    front = [einsum.name]
-    while front:
-        for name in writers[front.pop()].reads:
-            if name in writers and name not in needed:
-                needed.add(name)
-                front.append(name)
-    return needed
-
-
-def closure_reads_of(einsums: list[Einsum], slice: tuple[Einsum, ...]) -> set[str]:
-    """Return some einsums of a slice with all that they are made of."""
-    return {n for e in einsums for n in (e.name, *closure_reads(e, slice))}
-
-
-def long_reduced(einsum: Einsum, short: frozenset[str]) -> tuple[str, ...]:
-    """Return the long ranks over which an einsum reduces."""
-    if not isinstance(einsum.body, Reduce):
-        return ()
-    return tuple(r for r in einsum.body.ranks if r not in short)
-
-
-def ranks_in(einsum: Einsum) -> tuple[str, ...]:
-    """Every rank of an einsum's iteration space."""
-    inner = einsum.body.ranks if isinstance(einsum.body, Reduce) else ()
-    return tuple(dict.fromkeys((*einsum.ranks, *inner)))
 
 
 def merge(plans: Mapping[str, Group], cascade: Cascade, order: Mapping[str, int]) -> list[Group]:

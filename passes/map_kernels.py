@@ -23,13 +23,14 @@ from ..ir.expression import (
 from ..ir.mapping import MappedKernel, Role, Search, Traversal, View
 from ..ir.selection import find_count, list_rank
 from ..ir.streaming import Field, Reason, Streaming
-from .divide import Group, closure, reads_of
+from .divide import Group, reads_of
 from .domain_simplify import FALSE
 from .domain_table import tabled
 from .domains import domain
 from .facts import infinite_tensors
 from .phases import continued, part_results
 from .presence import Facts, explicit
+from .recompute import closure
 from .segments import segments
 from .stream import stream
 from .walk_lists import NARROWEST, is_member, place_of, row_steps, split_lists
@@ -374,10 +375,12 @@ def lifted(item: Einsum | Field) -> Expression | None:
 
 
 def factors(expression: Expression) -> tuple[Expression, ...]:
-    """Return the factors of a product, left to right."""
+    """Return the factors of a product, left to right; what one number divides counts as whole."""
     match expression:
         case Apply("*", (left, right)):
             return (*factors(left), *factors(right))
+        case Apply("/", (over, under)) if not free_ranks(under):
+            return factors(over)
         case _:
             return (expression,)
 

@@ -46,6 +46,10 @@ REGISTERS = 216
 """32-bit registers of a thread that tiles may fill; the rest is for addresses and limits."""
 
 
+SINGLE = ((4, 4, 4, 1), (1, 1, 4, 1), (1, 1, 8, 1), (1, 1, 16, 1))
+"""Rows, columns, warps and stages of kernels that walk nothing, where wider tiles do not fit."""
+
+
 @dataclass(frozen=True, slots=True)
 class Configuration:
     """One way to cut a kernel: tile by rank, warps, stages of the loop's loads in flight."""
@@ -285,7 +289,7 @@ def candidates(
     wide = any(dtypes.get(t) in ("float32", "float64") for t in tiles)
     flat = not any(contracts(x) for x in kernel.einsums())
     if flat and not kernel.traversals:
-        yield from ((64, 64, 4, 1), (32, 32, 4, 1), (16, 16, 4, 1), (4, 4, 4, 1), (1, 1, 4, 1))
+        yield from ((64, 64, 4, 1), (32, 32, 4, 1), (16, 16, 4, 1), *SINGLE)
         return
     if wide:
         yield from ((64, 64, 4, 2), (64, 32, 4, 2), (32, 32, 4, 2), (32, 32, 4, 1))
@@ -320,7 +324,7 @@ def candidates(
         yield from ((64, 64, 4, 1), (64, 32, 8, 2), (64, 32, 8, 1), (32, 32, 4, 1))
     yield from ((16, 32, 4, 1), (16, 16, 4, 1), (16, 16, 8, 1))
     if not kernel.traversals:
-        yield from ((4, 4, 4, 1), (1, 1, 4, 1))
+        yield from SINGLE
 
 
 def twofold(kernel: MappedKernel) -> bool:

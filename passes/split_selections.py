@@ -52,10 +52,10 @@ def split_selections(
         return O, T
 
     Members are found a tile at a time, by kernels that hold no more than that; the list, which is
-    short, one program puts in order. A list that is only asked what its members are stays as it is
-    found, by ascending coordinate, and may be long. A rank of at most ``whole`` coordinates is left
-    alone, for one program chooses from it and puts it in order at once. A list in order has at most
-    ``longest`` members.
+    short, one program puts in order. Who asks for members alone, as in ``m in T[p]``, asks what was
+    found; a list of which nothing else is asked stays so, by ascending coordinate, and may be long.
+    A rank of at most ``whole`` coordinates is left alone, for one program chooses from it and puts
+    it in order at once. A list in order has at most ``longest`` members.
 
     Requires: a flat cascade in which every list is counted (``count_lists``).
     Keeps: every output's value, as far as float32 tells the values apart.
@@ -95,11 +95,33 @@ def split_selections(
     if not changed:
         return cascade
     moved = {e.name for found in changed.values() for e in found} - set(changed)
+    found_names = {name: found[0].name for name, found in changed.items()}
     einsums: list[Einsum] = []
     for einsum in cascade.einsums:
         if einsum.name not in moved:
-            einsums += changed.get(einsum.name, (einsum,))
+            einsums += changed.get(einsum.name, (ask_found(einsum, found_names),))
     return replace(cascade, einsums=tuple(einsums))
+
+
+def ask_found(einsum: Einsum, found: Mapping[str, str]) -> Einsum:
+    """Ask what was found whether something is a member: the order is nothing to that."""
+
+    def rule(x: Expression) -> Expression | None:
+        entry = listed(x)
+        if entry is None or entry.tensor not in found:
+            return None
+        return substitute_tensor(x, entry.tensor, found[entry.tensor])
+
+    filter = None if einsum.filter is None else rewrite(einsum.filter, rule)
+    return replace(einsum, body=rewrite(einsum.body, rule), filter=filter)
+
+
+def listed(x: Expression) -> Access | None:
+    """Return the entry of a list with which a test of membership compares, or None."""
+    if not is_member(x) or not isinstance(x, Reduce) or not isinstance(x.body, Apply):
+        return None
+    entry = x.body.operands[0]
+    return entry if isinstance(entry, Access) else None
 
 
 def unordered(cascade: Cascade, einsum: Einsum) -> bool:
@@ -110,15 +132,8 @@ def unordered(cascade: Cascade, einsum: Einsum) -> bool:
     for other in cascade.einsums:
         if other is einsum or other == count:
             continue
-        asked = sum(
-            1
-            for x in other.expressions()
-            if is_member(x)
-            and isinstance(x, Reduce)
-            and isinstance(x.body, Apply)
-            and isinstance(x.body.operands[0], Access)
-            and x.body.operands[0].tensor == einsum.name
-        )
+        entries = (listed(x) for x in other.expressions())
+        asked = sum(1 for e in entries if e is not None and e.tensor == einsum.name)
         reads = [
             x for x in other.expressions() if isinstance(x, Access) and x.tensor == einsum.name
         ]

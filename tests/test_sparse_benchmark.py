@@ -84,3 +84,16 @@ def test_table_compares_tiles_with_the_dense_kernel(tmp_path: Path) -> None:
 def test_without_a_gpu_the_rows_can_be_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert sparse.main(["--list", "--rows", "window-1024*"]) == 0
     assert capsys.readouterr().out.count("sliding_window") == 3
+
+
+def test_blocks_chosen_for_a_peer_are_those_of_the_example() -> None:
+    row = replace(small(BY_NAME["top-blocks-32x128-n65536"]), parameters={"B": 128, "k": 3})
+    Q, K, V = inputs(row, device="cpu", dtype=torch.float32)
+    parameters: dict[str, Any] = dict(row.parameters)
+    found = einfall.interpret(examples.topk_blocks, Q, K, V, **parameters)[1]
+    chosen, mask = sparse.selected_mask(row, Q, K)
+    for h in range(row.heads):
+        for i in range(row.n // 128):
+            expected = set(found[0, h, i].tolist()[: i + 1])
+            assert {int(x) for x in chosen[0, h, i] if x >= 0} == expected
+            assert set(mask.to_dense()[0, h, i].nonzero()[:, 0].tolist()) == expected

@@ -161,7 +161,7 @@ SPARSE_ROWS: tuple[SparseRow, ...] = (
     ),
     _row(
         "top-blocks-32x128", "topk_blocks", selected, 65536, 8, parameters={"B": BLOCK, "k": 32},
-        peers=("sdpa-cudnn",), dense="causal-n32768", less=ALL_PAIRS,
+        dense="causal-n32768", less=ALL_PAIRS,
     ),
     _row(
         "window-1024", "sliding_window", window, 2**20, 1, parameters={"W": 1024}, peers=(),
