@@ -54,7 +54,7 @@ def balance(kernel: MappedKernel, facts: Facts, processors: int | None) -> Balan
     issued = first = None
     if processors is not None and processors < len(work):
         ideal = float(work.sum()) / processors
-        if kernel.crew is not None and kernel.crew.persistent:
+        if kernel.crew is not None and kernel.crew.persistent and not kernel.crew.drawn:
             turns = work
             if kernel.crew.paired:
                 turns = np.pad(work, (0, len(work) % 2)).reshape(-1, 2).sum(1)

@@ -19,6 +19,7 @@ from ..ir.mapping import MappedKernel, Mapping
 from ..ir.show import show_expression
 from ..passes.pipeline import Known, Step, map_cascade
 from ..passes.specialise import specialise
+from ..passes.whole_tiles import whole_tiles
 from .launch import Plan, plan
 
 
@@ -118,6 +119,7 @@ def emit(
     buffers = buffers_of(mapping, kernel)
 
     def nest(mapped: MappedKernel) -> Nest:
+        mapped = whole_tiles(mapped, known.parameters)
         heading = title(mapping, mapped)
         return lower(mapped, dtypes=dtypes, buffers=buffers, title=heading)
 

@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from ..ir.domain import Domain
 from ..ir.expression import Apply, Expression, Parameter, RankVariable
-from ..ir.mapping import MappedKernel
+from ..ir.mapping import MappedKernel, Traversal
 from .loop_nest import Number, Op, Scalar, Value
+
+Condition = Expression | None
+
+
+def left_to_test(
+    traversal: Traversal, conditions: tuple[Condition, ...], *, kernel: MappedKernel
+) -> dict[Condition, Condition]:
+    """Return, for each condition of a traversal, what is left of it to test on a cut tile."""
+    table = traversal.domain.table
+    if table is not None and table.whole:
+        return dict.fromkeys(conditions)
+    if len(conditions) > 1:
+        return dict(traversal.tests)
+    begins = partial(begins_loop, kernel=kernel, rank=traversal.streaming.rank)
+    return dict.fromkeys(conditions, behind_begin(traversal.domain, begins))
 
 
 def begins_tile(value: Value, aligned: tuple[str, ...]) -> bool:

@@ -35,6 +35,9 @@ class Frames(Contractions):
     """Lowering of what depends on frames."""
 
     frames: set[str]
+    rests = False
+    """Whether frames stay what they were while a tile is taken in."""
+
     reducer: dict[str, str]
 
     def transported(self, field: Field, parts: Parts) -> Value:
@@ -86,7 +89,7 @@ class Frames(Contractions):
 
     def guarded(self, x: Expression, parts: Parts) -> Expression:
         """Return an expression in which frames that may be at their identity are made safe."""
-        if not self.cut or not self.frames & set(tensors(x)):
+        if not self.cut or self.rests or not self.frames & set(tensors(x)):
             return x
 
         def rule(part: Expression) -> Expression | None:

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from .gluon_boxes import box_of
+from .gluon_draw import SLOTS, counter_argument, counter_buffer, counter_of
 from .gluon_fetch import Fetcher
 from .gluon_order import RowsInOrder, TileInOrder
 from .gluon_rows import Rows, Work
@@ -42,7 +43,8 @@ WORKS = {
     "whole": "Take a whole tile into the state.",
     "cut": "Take a tile into the state of which some points may not exist.",
     "tile": "Take a tile into the state, and test its points where some may not exist.",
-    "resting": "Take a whole tile into the state while frames rest.",
+    "whole_resting": "Take a whole tile into the state while frames rest.",
+    "cut_resting": "Take a tile, some points of which may not exist, while frames rest.",
 }
 """What the work on tiles of each kind does."""
 
@@ -109,6 +111,7 @@ class File:
         boxes = fetcher.boxes | rows.boxes
         shared = self.shared(rows)
         given = [*boxes, *(a.name for a in nest.arguments if a.kind != "tile")]
+        given += [counter_of(nest)] if self.crew.drawn else []
         outside = ["CONSUMER", *shared, *given]
         says = "Fetch boxes in the order in which products read them."
         fetch = self.function("fetch", says, fetcher.lines, outside)
@@ -118,6 +121,10 @@ class File:
         named = {p for f in bodies for p in f.parameters} | {b for b in boxes}
         arguments = [a for a in boxes.values() if a.name in named]
         arguments += [a for a in nest.arguments if a.name in named]
+        writes = nest.writes
+        if self.crew.drawn:
+            arguments.append(counter_argument(nest))
+            writes = (*writes, counter_buffer(nest))
         main = self.main(bodies, shared, [a.name for a in arguments])
         text = self.text([rows, fetcher], [*works.values(), *bodies, main])
         return Kernel(
@@ -127,7 +134,7 @@ class File:
             nest.grid,
             nest.tiles,
             nest.reads,
-            nest.writes,
+            writes,
             4,
             nest.num_stages,
             language="gluon",
@@ -143,7 +150,8 @@ class File:
         for section in self.plan.sections:
             texts = {kind(section): make(self.nest, self.plan, section, rows).lines}
             if section.resting is not None:
-                texts["resting"] = Work(self.nest, self.plan, section, rows, rests=True).lines
+                resting = Work(self.nest, self.plan, section, rows, rests=True).lines
+                texts[f"{kind(section)}_resting"] = resting
             for name, lines in texts.items():
                 free = free_names(lines)
                 order = [*(n for n in dict.fromkeys(first) if n in free), *free]
@@ -199,6 +207,7 @@ class File:
             made[f"{name}_full"] = "barriers(STAGES, 1)"
             made[f"{name}_empty"] = "barriers(STAGES, CONSUMERS)"
         made |= shared_of(rows)
+        made |= SLOTS if self.crew.drawn else {}
         for name in rows.boxes:
             if any(f"{name}_rows" in line for line in rows.lines):
                 made[f"{name}_rows"] = boxes_in(name, "CONSUMERS")

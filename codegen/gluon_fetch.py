@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .gluon_boxes import box_of, place
+from .gluon_draw import drawing
 from .gluon_values import GluonPrinter
 from .gluon_walk import Walk, stay
 from .in_order import Get, in_order
@@ -43,11 +44,17 @@ class Fetcher(GluonPrinter):
         self.fetch(early, first, "step" if stays else "0")
         if stays:
             self.hold_all()
+            self.draw()
+        elif plan.vectors:
+            self.add("tested = 0")
+        self.fetch_vectors(first)
         self.add(f"{first}_before = {first}")
         self.add("step += 1" if stays else "step = 1")
         for phase in walk.phases:
             walk.loop(phase, ahead=True)
             self.fetch(early, first, "step")
+            if phase.sections[0].loop.cut:
+                self.fetch_vectors(first)
             self.fetch(late, f"{first}_before", "step - 1")
             self.add(f"{first}_before = {first}")
             self.add("step += 1")
@@ -58,6 +65,7 @@ class Fetcher(GluonPrinter):
     def walk_in_order(self, walk: Walk) -> None:
         """Fetch what stays, and then each tile's operands and vectors as its work reads them."""
         self.hold_all()
+        self.draw()
         if not self.crew.persistent:
             self.add("step = 0")
         for phase in walk.phases:
@@ -67,6 +75,11 @@ class Fetcher(GluonPrinter):
             self.fetch(reads, self.plan.columns.first, "step")
             self.add("step += 1")
             self.depth -= 1
+
+    def draw(self) -> None:
+        """Draw the next tile of rows, where programs draw, while the first boxes are on the way."""
+        if self.crew.drawn:
+            self.add(drawing(self.nest))
 
     def hold_all(self) -> None:
         """Fetch the operands that stay."""
@@ -108,6 +121,12 @@ class Fetcher(GluonPrinter):
         self.add(f"    mbarrier.expect({name}_full.index(i), {box.name}.block_type.nbytes)")
         copy = f"{box.name}, {at}, {name}_full.index(i), {name}_rows.index(i)"
         self.add(f"    tma.async_copy_global_to_shared({copy})")
+
+    def fetch_vectors(self, first: str) -> None:
+        """Fetch what lies along the columns of a tile that is tested."""
+        self.fetch(self.plan.vectors, first, "tested")
+        if self.plan.vectors:
+            self.add("tested += 1")
 
     def fetch(self, loads: Iterable[Load], first: str, step: str) -> None:
         """Fetch tiles of a step."""

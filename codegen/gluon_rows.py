@@ -43,7 +43,8 @@ class Work(GluonPrinter):
             work = section.resting.body
         self.bases, self.names = outer.bases, outer.names
         self.layouts, self.pieces, self.helpers = outer.layouts, outer.pieces, outer.helpers
-        if any(uses_coordinate(s, self.columns) for s in statements(tuple(work))):
+        work = tuple(s for s in work if s not in plan.vectors)
+        if any(uses_coordinate(s, self.columns) for s in statements(work)):
             first = plan.columns.first
             self.add(f"{self.columns} = {first} + {plan.columns.rank}_row")
         for s in work:
@@ -124,6 +125,9 @@ class Rows(GluonPrinter):
         self.products("step" if stays else "0")
         self.turn("pass_turn")
         self.wait_early(0, "step" if stays else "0")
+        if not stays and plan.vectors:
+            self.add("tested = 0")
+        self.read_vectors()
         self.first_work(calls)
         self.carry()
         self.add("step += 1" if stays else "step = 1")
@@ -154,6 +158,8 @@ class Rows(GluonPrinter):
             self.pieces |= {"take_turn": None, "pass_turn": None}
         if self.boxes:
             after.append("tma.store_wait(0)")
+        if self.crew.drawn:
+            self.pieces.setdefault("drawn_tile")
         self.lines = stay(self, body, before, after)
 
     def hold(self, held: Held) -> None:
@@ -181,12 +187,14 @@ class Rows(GluonPrinter):
         self.late_products("step - 1")
         self.turn("pass_turn")
         self.wait_early(len(self.plan.late), "step")
+        if section.loop.cut:
+            self.read_vectors()
         if section.resting is None:
             self.call(call)
             self.wait_late("step - 1", split=True)
             self.carry()
         else:
-            self.rest(section, call, calls["resting"])
+            self.rest(section, call, calls[f"{word(section)}_resting"])
         self.add("step += 1")
         self.depth -= 1
         self.collect(shared)
@@ -229,6 +237,17 @@ class Rows(GluonPrinter):
         """Add to sums along rows what threads have added up."""
         for v in names:
             self.add(f"{v} = {v} + together({v}_shares, {self.layout((self.rows,))})")
+
+    def read_vectors(self) -> None:
+        """Take to registers what was fetched along a tested tile's columns, and free its slot."""
+        for load in self.plan.vectors:
+            name = load.var.name
+            full = f"filled({name}_ring, {name}_full, tested)"
+            shape = f"[{self.extent(self.columns)}]"
+            self.add(f"{name} = {full}.reshape({shape}).load({self.layout(load.var.axes)})")
+            self.add(f"release({name}_empty, tested)")
+        if self.plan.vectors:
+            self.add("tested += 1")
 
     def turn(self, name: str) -> None:
         """Take or pass the turn at the tensor cores, where consumers have turns."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .gluon_draw import PIECES as DRAWING
+
 IMPORTS = """\
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
@@ -164,6 +166,7 @@ def noted(consumer, text):
 def turn(consumer):
     """The name of a consumer's barrier."""
     return str(8 + consumer)''',
+    **DRAWING,
 }
 """The functions by name; a file has those that it calls."""
 

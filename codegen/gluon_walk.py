@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from .gluon_draw import DRAWN
 from .gluon_values import GluonPrinter
 from .loop_nest import Cast, Let, Load, Number, Op, Place, Scalar, Statement, Value
 from .one_loop import tested
@@ -277,7 +278,7 @@ def stay(printer: GluonPrinter, body: list[str], before: list[str], after: list[
     """Return a function's lines; in a program that stays, the body is repeated for its tiles.
 
     Where some tiles of rows walk further than others, a program takes the longest with the
-    shortest, so that all pairs are alike.
+    shortest, so that all pairs are alike, or draws the next tile when it is done with one.
     """
     ahead, behind = (["    " + x for x in lines] for lines in (before, after))
     if not printer.crew.persistent:
@@ -288,6 +289,13 @@ def stay(printer: GluonPrinter, body: list[str], before: list[str], after: list[
         counts.append(f"gl.cdiv({size}, {g.tile})" if g.tile else size)
     body = [x.replace("pid = gl.program_id(0)", "pid = tile") for x in body]
     start = ["    step = 0", "    turn = 0", f"    tiles = {' * '.join(counts)}"]
+    if printer.plan.vectors and printer.crew.rotated:
+        start.insert(1, "    tested = 0")
+    if printer.crew.drawn:
+        following = DRAWN if printer.warps > 1 else "next_tile"
+        walk = ["    tile = gl.program_id(0)", "    while tile < tiles:"]
+        body = [*body, f"        tile = {following}", "        turn += 1"]
+        return [*ahead, *start, *walk, *body, *behind]
     if printer.paired:
         walk = [
             "    for pair in range(gl.program_id(0), gl.cdiv(tiles, 2), gl.num_programs(0)):",

@@ -43,7 +43,7 @@ from .absent import (
     obviously_positive,
 )
 from .additions import add_share, all_rows
-from .begins import begins_loop, begins_tile, behind_begin, conjuncts, down, up
+from .begins import begins_tile, conjuncts, down, left_to_test, up
 from .contract import identity_value
 from .frames import depends
 from .kernel import Buffer
@@ -183,7 +183,8 @@ class Lowering(Selections):
             for slot, end, place, cut in listed(self, traversal.domain.table):
                 cut = cut or self.several
                 body = tuple(self.step(traversal, cut, place))
-                self.say(Loop(self.rank, slot, Number(0), end, "", body, cut))
+                rests = None if cut else rest(self, traversal, cut, place)
+                self.say(Loop(self.rank, slot, Number(0), end, "", body, cut, rests))
         else:
             for begin, end, cut in self.sections(traversal, Scalar(tile)):
                 body = tuple(self.step(traversal, cut))
@@ -221,9 +222,10 @@ class Lowering(Selections):
             end = self.bound(f"{slot}_end{tag}", end)
             place = partial(self.place, walk, slot, end)
             self.in_blocks = walk.width % axis.width == 0 and not any(self.tests.values())
-            body = self.step(traversal, True, place)
+            body = tuple(self.step(traversal, True, place))
+            rests = None if self.several else rest(self, traversal, True, place)
             self.in_blocks, self.at = False, {}
-            self.say(Loop(rank, slot, begin, end, axis.constant, tuple(body), True))
+            self.say(Loop(rank, slot, begin, end, axis.constant, body, True, rests))
 
     def prepare(self, traversal: Traversal) -> None:
         """Find the tests of cut tiles and what stands at points that do not exist."""
@@ -231,10 +233,8 @@ class Lowering(Selections):
         conditions = dict.fromkeys(self.taking[f.tensor] for f in traversal.streaming.sums)
         # a tile that one condition leaves whole another may cut
         self.several = len(conditions) > 1
-        self.tests, self.row_free = dict(traversal.tests), ()
-        if len(conditions) == 1:
-            begins = partial(begins_loop, kernel=self.kernel, rank=self.rank)
-            self.tests = dict.fromkeys(conditions, behind_begin(traversal.domain, begins))
+        self.tests = left_to_test(traversal, tuple(conditions), kernel=self.kernel)
+        self.row_free = ()
         self.clear_rows(traversal)
         frames = {name for f in fields for name in f.frame}
         # what another field's transport reads must keep its old value until the step ends
@@ -391,6 +391,7 @@ class Lowering(Selections):
         ``rests``, that frames stay what they were, so that nothing is carried.
         """
         outside, taken = dict(self.made), set(self.names.taken)
+        self.rests = rests
         self.enter(cut)
         self.old = {}
         if place is not None:

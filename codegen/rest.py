@@ -1,12 +1,14 @@
-"""The work on a whole tile while frames rest (``passes/resting.py``).
+"""The work on a tile while frames rest (``passes/resting.py``).
 
 Every accumulator that it carries on is a sum then, and nothing reads it before the walk's end, so a
-thread may add up its own share of a row, and threads meet once.
+thread may add up its own share of a row, and threads meet once. A point that does not exist adds 0
+as ever. Where nothing was taken in yet, the frame at its identity makes of any point a sum that is
+no number or infinite, which counts as large, so that a tested tile may rest as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ..ir.mapping import Traversal
@@ -17,14 +19,22 @@ if TYPE_CHECKING:
     from .lower import Lowering
 
 
-def rest(lowering: Lowering, traversal: Traversal) -> Resting | None:
-    """Return a whole tile's work while frames rest, where the kernel's crew lets them."""
+def rest(
+    lowering: Lowering,
+    traversal: Traversal,
+    cut: bool = False,
+    place: Callable[[], None] | None = None,
+) -> Resting | None:
+    """Return a tile's work while frames rest, where the kernel's crew lets them.
+
+    ``cut``, ``place`` : as of the work on a tile with frames that move.
+    """
     crew = lowering.kernel.crew
     if crew is None or not crew.resting:
         return None
     fields = {f.tensor: f for f in traversal.streaming.fields}
     bounds = tuple(lowering.got(t, fields[t].ranks, {}) for t in crew.resting)
-    return Resting(tuple(lowering.step(traversal, False, rests=True)), bounds)
+    return Resting(tuple(lowering.step(traversal, cut, place, rests=True)), bounds)
 
 
 def adds_up(work: Sequence[Statement], accumulators: set[str], axis: str) -> bool:

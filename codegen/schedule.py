@@ -45,6 +45,7 @@ from .loop_nest import (
 from .operands import NARROW, bare, dtype_of, of_every_row, plain, tidy
 from .rest import adds_up
 from .signature import values
+from .vectors import vectors_of
 
 
 class ScheduleError(Exception):
@@ -215,7 +216,7 @@ class Splitting:
         known = {s.var.name: s.var for s in setup if isinstance(s, Let)}
         made = {s.var.name for x in sections for s in x.work if isinstance(s, Let | Fold)}
         carried = tuple(v for n, v in known.items() if n in made and n not in late)
-        vectors = self.vectors(sections, columns)
+        vectors = vectors_of(self.nest, sections, columns)
         found = Schedule(
             rows, columns, setup, held, fetched, early, sections, carried, finish, vectors
         )
@@ -378,29 +379,6 @@ class Splitting:
                 fetched = load if box and var.name not in read else None
                 found[var.name] = Held(var, dtype_of(side), fetched)
         return tuple(found.values())
-
-    def vectors(self, sections: tuple[Section, ...], columns: Axis) -> tuple[Load, ...]:
-        """Return the loads along the walked axis alone that descriptors may fetch.
-
-        What lies outside the tensor is fetched as 0, so that nothing else may stand for it.
-        """
-        if self.nest.crew is None or self.nest.crew.rotated:
-            return ()
-        found = [
-            tuple(
-                s
-                for s in section.work
-                if isinstance(s, Load)
-                and s.tensor in self.nest.described
-                and s.other == 0.0
-                and s.var.axes == (columns.name,)
-                and s.coordinates[-1] == Index(columns.name)
-                and len(s.coordinates) <= 5
-                and not any(value_axes(c) | value_vars(c) for c in s.coordinates[:-1])
-            )
-            for section in sections
-        ]
-        return found[0] if all(plain(x) == plain(found[0]) for x in found) else ()
 
     def is_box(self, load: Load) -> bool:
         """Whether a load of rows is a box of a tensor that a descriptor may fetch."""

@@ -39,6 +39,7 @@ class Table:
         ascending order, and those of the partial ones from the end backwards, ascending too. How
         many there are stand in tensors of their own, ``full`` and ``partial``.
     fixed : no tensor is read, so that the same sizes and parameters give the same table.
+    whole : a tile that is listed has all its points, but for one that the end of a rank cuts.
     """
 
     some: Expression
@@ -47,6 +48,7 @@ class Table:
     ranks: tuple[str, ...]
     fixed: bool
     name: str = ""
+    whole: bool = False
 
     @property
     def full(self) -> str:

@@ -110,6 +110,8 @@ class Crew:
     consumers : groups that divide the rows of a program. turns : whether they take turns at the
     tensor cores. persistent : whether a program stays for several tiles of rows, one after another.
     paired : whether it takes the last tile left with the first, where one walks further.
+    drawn : whether it takes the next tile that is left when it is done with one, where only the
+    data say how far each walks.
     rotated : whether a tile's late products run under the next tile's work
     (``codegen/schedule.py``) or, in order, under its own (``codegen/in_order.py``).
     ahead : whether, in order, a tile's first product is issued beside the last of the tile before.
@@ -124,6 +126,7 @@ class Crew:
     rotated: bool = True
     ahead: bool = False
     resting: tuple[str, ...] = ()
+    drawn: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,7 +150,7 @@ def mask_of_ours(row: SparseRow, tensors: Sequence[Tensor], compiled: einfall.Co
     sizes = {**lowered.known.sizes}
     own = {e.name for e in lowered.mapping.cascade.einsums}
     made = [b for k in lowered.kernels for b in k.writes if b.tensor not in own]
-    made_bytes = sum(4 * prod(b.extent(r, sizes[r]) for r in b.ranks) for b in made)
+    made_bytes = sum(4 * prod(b.extent(r, sizes.get(r, 0)) for r in b.ranks) for b in made)
     given = [x for x in tensors[3:] if row.example in ("block_lists", "radial_blocks")]
     return made_bytes + sum(x.numel() * x.element_size() for x in given)
 

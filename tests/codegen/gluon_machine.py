@@ -225,6 +225,11 @@ class Product:
         self.value = np.full(shape, np.nan, np.float32)
 
 
+def nothing(dtype: Any) -> float:
+    """Return what no kernel should read."""
+    return np.nan if np.issubdtype(dtype, np.floating) else 2**30
+
+
 def arguments(
     kernel: Kernel,
     memory: Mapping[str, np.ndarray],
@@ -294,10 +299,16 @@ def language(machine: Machine, pid: int, programs: int) -> dict[str, Any]:
         mask = np.broadcast_to(True if mask is None else mask, place.shape)
         pointer.array.reshape(-1)[place[mask]] = np.broadcast_to(value, place.shape)[mask]
 
+    def atomic_add(pointer: Pointer, value: int, sem: str) -> int:
+        flat = pointer.array.reshape(-1)
+        before = int(flat[pointer.offset])
+        flat[pointer.offset] += value
+        return before
+
     def allocate(dtype: Any, shape: list[int], layout: Any) -> Any:
         if dtype is np.int64:
             return Barriers(shape[0])
-        return Shared(np.full(shape, np.nan, dtype), dtype)
+        return Shared(np.full(shape, nothing(dtype), dtype), dtype)
 
     def specialize(parts: list[Any], warps: list[int], registers: list[int]) -> None:
         assert len(parts) == len(warps) + 1 == len(registers) + 1
@@ -344,7 +355,7 @@ def language(machine: Machine, pid: int, programs: int) -> dict[str, Any]:
         bar.arrivals = bar.open = count
 
     def copy_in(box: Box, at: tuple[int, ...], bar: Barrier, into: Shared) -> None:
-        into.array[...] = np.nan
+        into.array[...] = nothing(into.dtype)
 
         def land() -> None:
             into.array[...] = box.read(at)
@@ -434,10 +445,12 @@ def language(machine: Machine, pid: int, programs: int) -> dict[str, Any]:
         sum=folded(lambda x, axis: np.sum(x, axis=axis, dtype=x.dtype)),
         load=load,
         store=store,
+        atomic_add=atomic_add,
         convert_layout=lambda x, layout, assert_trivial=False: x,
         to_tensor=lambda x: x,
         SliceLayout=lambda *a: None,
         BlockedLayout=lambda *a: None,
+        SwizzledSharedLayout=lambda *a: None,
         DotOperandLayout=lambda *a: None,
         NVMMADistributedLayout=lambda *a: None,
         NVMMASharedLayout=SimpleNamespace(get_default_for=lambda *a: None),

@@ -74,8 +74,9 @@ def run(
     sizes = rank_sizes(cascade, {n: x.shape for n, x in memory.items()}, values)
     for kernel in found.kernels:
         for b in kernel.writes:
-            shape = [b.extent(r, sizes[r]) for r in b.ranks]
+            shape = [b.extent(r, sizes.get(r, 0)) for r in b.ranks]
             nothing = np.nan if np.issubdtype(np.dtype(b.dtype), np.floating) else 2**30
+            nothing = 0 if b.zeros else nothing
             memory[b.tensor] = np.full(shape, nothing, np.dtype(b.dtype))
         given = arguments(kernel, memory, sizes, values)
         count = count_programs(kernel, sizes)

@@ -36,6 +36,7 @@ FILTERS: dict[str, tuple[str, dict[str, Any]]] = {
     "blocks": ("Keep[p // 16, m // 32]", {"Keep": KEEP}),
     "blocks_of_heads": ("Keep[p // 16, m // 32] and h != 0", {"Keep": KEEP}),
     "flags": ("flag[b, p] == flag[b, m] or not flag[b, m]", {"flag": FLAG}),
+    "squares": ("(p // 128 + m // 256) % 3 != 1", {}),
     "shells": ("m < size(m) // 2 ** bit_length(abs(p // 64 - m // 64))", {}),
 }
 
@@ -79,6 +80,8 @@ def points(name: str, b: int, h: int, keys: int) -> Any:
             return KEEP[p // 16, m // 32] & (h != 0)
         case "flags":
             return (FLAG[b][p] == FLAG[b][m]) | ~FLAG[b][m]
+        case "squares":
+            return (p // 128 + m // 256) % 3 != 1
         case _:
             return m < M // 2 ** np.frexp(abs(p // 64 - m // 64).astype(float))[1]
 

@@ -1,0 +1,54 @@
+"""Vectors: what a tile's work reads along the walked axis alone, which descriptors may fetch too.
+
+A label of each column that points are compared by takes as long to come as a product to run. It is
+fetched into a ring, as operands are, and is there when the work begins.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .loop_nest import Axis, Index, Load, Nest, value_axes, value_vars
+from .operands import plain
+
+if TYPE_CHECKING:
+    from .schedule import Section
+
+FETCHED = ("float32", "int32", "float16", "bfloat16")
+"""Dtypes of numbers along the walked axis that are fetched."""
+
+
+def vectors_of(nest: Nest, sections: tuple[Section, ...], columns: Axis) -> tuple[Load, ...]:
+    """Return the loads along the walked axis alone that descriptors may fetch.
+
+    What lies outside the tensor is fetched as 0, so that nothing else may stand for it. In a
+    rotated loop, those of tested tiles, where whole ones need none.
+    """
+    if nest.crew is None:
+        return ()
+    found = {s: loads_along(nest, s, columns) for s in sections}
+    if nest.crew.rotated:
+        if any(loads for s, loads in found.items() if not s.loop.cut):
+            return ()
+        found = {s: loads for s, loads in found.items() if s.loop.cut}
+    first, *others = found.values() or [()]
+    return first if all(plain(x) == plain(first) for x in others) else ()
+
+
+def loads_along(nest: Nest, section: Section, columns: Axis) -> tuple[Load, ...]:
+    """Return a section's loads of vectors."""
+    loads = (s for s in section.work if isinstance(s, Load))
+    return tuple(s for s in loads if is_vector(nest, s, columns))
+
+
+def is_vector(nest: Nest, s: Load, columns: Axis) -> bool:
+    """Whether a piece of a tensor along the walked axis, and no more, is loaded."""
+    return (
+        s.tensor in nest.described
+        and s.other == 0.0
+        and s.var.axes == (columns.name,)
+        and s.coordinates[-1] == Index(columns.name)
+        and len(s.coordinates) <= 5
+        and not any(value_axes(c) | value_vars(c) for c in s.coordinates[:-1])
+        and dict(nest.dtypes)[s.tensor] in FETCHED
+    )
