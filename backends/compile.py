@@ -32,7 +32,7 @@ from .launch import READY_LIMIT, Plan, Prepared, Ready
 from .lowered import Lowered, lower_cascade
 from .operator import one_line, traced
 from .parts import processors_of, worth_parts
-from .triton import gluon_missing, overlapping
+from .triton import gluon_missing, hashing, overlapping
 from .triton_tune import tune, wanted
 from .walked_sizes import made_sizes
 
@@ -301,6 +301,8 @@ class Compiled:
         holds for every input, ``dtypes`` for single ones. ``choice`` takes another of the
         partition's configurations than its best guess; ``parts`` is as for ``compile``.
         """
+        if any(getattr(t, "is_cuda", False) for t in tensors):
+            hashing()  # done by the time that kernels are there
         goal = target or self.target or own_target()
         cut = {**self.tiles, **(tiles or {})}
         cascade = self.declared

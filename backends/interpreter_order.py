@@ -95,6 +95,8 @@ def _loop(group: Sequence[Einsum], loops: _Running) -> Loop:
 
 
 def _accesses(reader: Einsum, tensor: str) -> list[Access]:
+    if tensor not in reader.reads:
+        return []
     return [x for x in reader.expressions() if isinstance(x, Access) and x.tensor == tensor]
 
 

@@ -10,6 +10,7 @@ import importlib.util
 import sys
 from functools import cache
 from importlib import import_module
+from threading import Thread
 from typing import Any
 
 from ..codegen.kernel import Kernel
@@ -35,6 +36,19 @@ def triton() -> Any:
             "the Triton back end needs the package triton, which is not installed here;"
             " install it (Linux only), or use backend='interpreter'"
         ) from error
+
+
+@cache
+def hashing() -> Thread:
+    """Begin to hash Triton's own files in a thread, once; ``load`` waits until that is done.
+
+    Triton does so in every process before it compiles, or finds what it compiled before. It takes
+    0.4 s, nearly all without Python's lock, in which a cascade can be lowered.
+    """
+    hashed = getattr(triton().runtime.cache, "triton_key", None)
+    thread = Thread(target=hashed, name="einfall-hash", daemon=True)
+    thread.start()
+    return thread
 
 
 def interpreting() -> bool:
@@ -70,6 +84,8 @@ def load(kernel: Kernel) -> Any:
     interpreting()  # refuses a changed environment before @triton.jit meets it
     if kernel.language == "gluon" and (reason := gluon_missing()):
         raise BackendError(f'kernel {kernel.name} is in Gluon, and {reason}; take emitter="tl"')
+    if hashing.cache_info().currsize:
+        hashing().join()
     function = load_text(kernel)
     expected = [argument.name for argument in kernel.arguments]
     if function.arg_names != expected:

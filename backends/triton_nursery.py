@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from .triton import hashing
 from .triton_compile import Request, work
 
 LATE = "late"
@@ -115,12 +116,8 @@ def begin() -> Nursery:
 
 def serve() -> None:
     """Fork for each line of standard input, until it ends."""
-    from .triton import triton
-
-    # what Triton hashes of its own files takes half a second, and every fork would do it again
-    hashed = getattr(triton().runtime.cache, "triton_key", None)
-    if hashed is not None:
-        hashed()
+    # every fork would do it again
+    hashing().join()
     # Ctrl+C is the caller's, who closes the input.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for line in iter(sys.stdin.readline, ""):

@@ -173,4 +173,8 @@ def _operands(text: str) -> list[str]:
 
 def _places(text: str, part: str) -> list[int]:
     """Where a part begins in a text."""
-    return [k for k in range(len(text)) if text.startswith(part, k)]
+    found, k = [], text.find(part)
+    while k >= 0:
+        found.append(k)
+        k = text.find(part, k + 1)
+    return found

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from .errors import NOWHERE, Location
@@ -60,6 +59,9 @@ class Einsum:
     body: Expression
     filter: Expression | None = None
     at: Location = field(default=NOWHERE, compare=False, repr=False)
+    # what follows from the rest and is asked for again and again; found once, then kept
+    _ranks: tuple[str, ...] | None = field(default=None, init=False, compare=False, repr=False)
+    _reads: tuple[str, ...] | None = field(default=None, init=False, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -69,7 +71,11 @@ class Einsum:
     @property
     def ranks(self) -> tuple[str, ...]:
         """The output's ranks, in the order written; ``i`` for an iterative ``i + 1``."""
-        return tuple(r for c in self.output.coordinates for r in free_ranks(c))
+        if self._ranks is None:
+            found = tuple(r for c in self.output.coordinates for r in free_ranks(c))
+            object.__setattr__(self, "_ranks", found)
+            return found
+        return self._ranks
 
     @property
     def generation(self) -> str | None:
@@ -83,8 +89,12 @@ class Einsum:
     @property
     def reads(self) -> tuple[str, ...]:
         """The tensors read by body and filter, each once, in order of sight."""
-        more = () if self.filter is None else tensors(self.filter)
-        return tuple(dict.fromkeys((*tensors(self.body), *more)))
+        if self._reads is None:
+            more = () if self.filter is None else tensors(self.filter)
+            found = tuple(dict.fromkeys((*tensors(self.body), *more)))
+            object.__setattr__(self, "_reads", found)
+            return found
+        return self._reads
 
     def expressions(self) -> Iterator[Expression]:
         """Yield every expression inside: output coordinates, body, filter, and their parts."""
@@ -115,11 +125,16 @@ class Cascade:
     einsums: tuple[Einsum, ...]
     outputs: tuple[str, ...]
     unique: tuple[str, ...] = ()
+    _ranks: tuple[str, ...] | None = field(default=None, init=False, compare=False, repr=False)
 
     @property
     def ranks(self) -> tuple[str, ...]:
         """Every rank of the cascade, in order of sight, reading each einsum left to right."""
-        return _ranks(self.einsums)
+        if self._ranks is None:
+            found = _ranks(self.einsums)
+            object.__setattr__(self, "_ranks", found)
+            return found
+        return self._ranks
 
     @property
     def iterative_ranks(self) -> tuple[str, ...]:
@@ -160,9 +175,8 @@ def dependencies(cascade: Cascade) -> networkx.DiGraph[str]:
     return graph
 
 
-@lru_cache(maxsize=1024)
 def _ranks(einsums: tuple[Einsum, ...]) -> tuple[str, ...]:
-    """Return every rank in order of sight; a call with new sizes asks for it again and again."""
+    """Return every rank in order of sight."""
     seen: dict[str, None] = {}
     for einsum in einsums:
         for x in einsum.expressions():

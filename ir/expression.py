@@ -28,6 +28,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from operator import attrgetter, is_
+from typing import Any
 
 from .errors import NOWHERE, Location
 
@@ -137,66 +139,68 @@ Expression = (
 
 def children(expression: Expression) -> tuple[Expression, ...]:
     """Return the direct sub-expressions, left to right (filters after bodies)."""
-    match expression:
-        case Access(coordinates=parts) | Apply(operands=parts) | Concatenate(parts=parts):
-            return parts
-        case Reduce(body=body, filter=filter):
-            return (body,) if filter is None else (body, filter)
-        case Populate(argument=argument, body=body, forced=forced, forbidden=forbidden):
-            return (argument, body, *(x for x in (forced, forbidden) if x is not None))
-        case _:
-            return ()
+    inside = _INSIDE.get(type(expression))
+    return () if inside is None else inside(expression)
+
+
+def _reduced(x: Reduce) -> tuple[Expression, ...]:
+    return (x.body,) if x.filter is None else (x.body, x.filter)
+
+
+def _populated(x: Populate) -> tuple[Expression, ...]:
+    return (x.argument, x.body, *(y for y in (x.forced, x.forbidden) if y is not None))
+
+
+# a table, for nothing is asked as often as this
+_INSIDE: dict[type, Callable[[Any], tuple[Expression, ...]]] = {
+    Access: attrgetter("coordinates"),
+    Apply: attrgetter("operands"),
+    Concatenate: attrgetter("parts"),
+    Reduce: _reduced,
+    Populate: _populated,
+}
 
 
 def walk(expression: Expression) -> Iterator[Expression]:
     """Yield the expression and everything inside it, outermost first."""
-    yield expression
-    for child in children(expression):
-        yield from walk(child)
+    waiting = [expression]
+    while waiting:
+        x = waiting.pop()
+        yield x
+        waiting += children(x)[::-1]
 
 
 def rewrite(expression: Expression, rule: Callable[[Expression], Expression | None]) -> Expression:
     """Apply ``rule`` bottom-up; where it returns None the node stays (identical if unchanged)."""
-
-    def inside(x: Expression | None) -> Expression | None:
-        return None if x is None else rewrite(x, rule)
-
-    new: Expression
-    match expression:
-        case Access(coordinates=parts):
-            changed = tuple(rewrite(x, rule) for x in parts)
-            same = all(a is b for a, b in zip(changed, parts, strict=True))
-            new = expression if same else replace(expression, coordinates=changed)
-        case Apply(operands=parts):
-            changed = tuple(rewrite(x, rule) for x in parts)
-            same = all(a is b for a, b in zip(changed, parts, strict=True))
-            new = expression if same else replace(expression, operands=changed)
-        case Concatenate(parts=parts):
-            changed = tuple(rewrite(x, rule) for x in parts)
-            same = all(a is b for a, b in zip(changed, parts, strict=True))
-            new = expression if same else replace(expression, parts=changed)
-        case Reduce(body=body, filter=filter):
-            body_, filter_ = rewrite(body, rule), inside(filter)
-            same = body_ is body and filter_ is filter
-            new = expression if same else replace(expression, body=body_, filter=filter_)
-        case Populate(argument=argument, body=body, forced=forced, forbidden=forbidden):
-            argument_, body_ = rewrite(argument, rule), rewrite(body, rule)
-            forced_, forbidden_ = inside(forced), inside(forbidden)
-            same = argument_ is argument and body_ is body
-            same = same and forced_ is forced and forbidden_ is forbidden
-            new = expression
-            if not same:
-                new = replace(
-                    expression,
-                    argument=argument_,
-                    body=body_,
-                    forced=forced_,
-                    forbidden=forbidden_,
-                )
-        case _:
-            new = expression
+    parts = children(expression)
+    changed = tuple([rewrite(x, rule) for x in parts])
+    same = all(map(is_, changed, parts))
+    new = expression if same else with_children(expression, changed)
     result = rule(new)
     return new if result is None else result
+
+
+def with_children(expression: Expression, parts: tuple[Expression, ...]) -> Expression:
+    """Return the expression with other direct sub-expressions, as many as ``children`` gives."""
+    match expression:
+        case Access():
+            return replace(expression, coordinates=parts)
+        case Apply():
+            return replace(expression, operands=parts)
+        case Concatenate():
+            return replace(expression, parts=parts)
+        case Reduce():
+            body, *filters = parts
+            return replace(expression, body=body, filter=filters[0] if filters else None)
+        case Populate():
+            argument, body, *rest = parts
+            forced = None if expression.forced is None else rest.pop(0)
+            forbidden = None if expression.forbidden is None else rest.pop(0)
+            return replace(
+                expression, argument=argument, body=body, forced=forced, forbidden=forbidden
+            )
+        case _:
+            return expression
 
 
 def rewrite_outermost(

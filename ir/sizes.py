@@ -239,11 +239,20 @@ def _scoped(einsum: Einsum) -> Iterator[tuple[Expression, frozenset[str]]]:
         yield from visit(einsum.filter, scope)
 
 
+def _right(einsum: Einsum) -> Iterator[Expression]:
+    """Yield every expression of body and filter."""
+    yield from walk(einsum.body)
+    if einsum.filter is not None:
+        yield from walk(einsum.filter)
+
+
 def _reads_with_ranks(cascade: Cascade, tensor: str) -> Iterator[tuple[Access, int]]:
     """Yield each access of ``tensor`` and how many ranks it says that the tensor has."""
     for einsum in cascade.einsums:
+        if tensor not in einsum.reads:
+            continue
         fibers: set[int] = set()
-        for x, _ in _scoped(einsum):
+        for x in _right(einsum):
             match x:
                 case Apply(operator="in", operands=(_, Access() as access)):
                     fibers.add(id(access))  # a fiber's access has one coordinate fewer
@@ -336,7 +345,7 @@ def _from_computed(
     step reads the one before it.
     """
     for einsum in found.cascade.einsums:
-        for x, _ in _scoped(einsum):
+        for x in _right(einsum):
             if isinstance(x, Access) and x.tensor not in shapes:
                 shape = _known_shape(found, shapes, x.tensor)
                 written = [
@@ -402,7 +411,7 @@ def _coordinates(
 ) -> Iterator[tuple[Expression, int]]:
     """Yield every coordinate that is read, with the size of the tensor there, where known."""
     for einsum in found.cascade.einsums:
-        for x, _ in _scoped(einsum):
+        for x in _right(einsum):
             if isinstance(x, Access):
                 shape = _known_shape(found, shapes, x.tensor)
                 for coordinate, size in zip(x.coordinates, shape, strict=False):
@@ -424,7 +433,7 @@ def _filters(found: _Sizes, shapes: Mapping[str, tuple[int, ...]]) -> bool:
     """Bound a rank by ``m < W`` or ``m <= p`` in the conjuncts of a filter."""
     for einsum in found.cascade.einsums:
         filters = [] if einsum.filter is None else [einsum.filter]
-        filters += [x.filter for x, _ in _scoped(einsum) if isinstance(x, Reduce) and x.filter]
+        filters += [x.filter for x in _right(einsum) if isinstance(x, Reduce) and x.filter]
         for conjunct in (c for f in filters for c in _conjuncts(f)):
             match conjunct:
                 case Apply(operator="<" | "<=" as operator, operands=(RankVariable(rank=r), above)):

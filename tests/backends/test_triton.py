@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 
 import einfall
 import einfall.examples
-from einfall.backends.triton import interpreting, load
+from einfall.backends.triton import hashing, interpreting, load, triton
 from einfall.backends.triton_compile import signature
 from einfall.codegen.kernel import Argument
 from einfall.ir.errors import BackendError, VerificationError
@@ -82,3 +83,23 @@ def test_lengths_are_no_reason_to_compile_again() -> None:
     )
     names = {parts.arguments[k].name for k in sign.multiples}
     assert not names & {*parts.lengths} and {"B", "K_m"} <= names
+
+
+def test_what_triton_hashes_is_hashed_beside_and_there_when_a_kernel_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun, threads = threading.Event(), list[int]()
+
+    def hashed() -> None:
+        begun.wait()
+        threads.append(threading.get_ident())
+
+    monkeypatch.setattr(triton().runtime.cache, "triton_key", hashed)
+    hashing.cache_clear()
+    try:
+        assert hashing() is hashing() and threads == []
+        begun.set()
+        load(rows_kernel())
+        assert len(threads) == 1 and threads != [threading.get_ident()]
+    finally:
+        hashing.cache_clear()
