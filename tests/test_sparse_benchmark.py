@@ -67,6 +67,7 @@ def test_table_compares_tiles_with_the_dense_kernel(tmp_path: Path) -> None:
         (
             SparseResult(dense.name, OURS, (6.0,), (1e-3,), points=600),
             SparseResult(window.name, OURS, (0.5, 0.6, 0.5), (1e-3,), points=40),
+            SparseResult(window.name, sparse.DENSE, (6.0,), points=600),
             SparseResult(window.name, "flex", (0.9,), (1e-3,), mask_ms=7.0, mask_bytes=2**20),
             SparseResult(window.name, "sdpa-cudnn", (8.0,), (float("nan"),)),
         ),
