@@ -251,10 +251,12 @@ class Counter:
 
 
 def factors(expression: Expression) -> tuple[Expression, ...]:
-    """Return the factors of a product, left to right; a sign counts for nothing."""
+    """Return the factors of a product, left to right; signs and constant divisors count nothing."""
     match expression:
         case Apply("*", (left, right)):
             return (*factors(left), *factors(right))
+        case Apply("/", (over, under)) if not free_ranks(under):
+            return factors(over)
         case Apply("neg", (inner,)):
             return factors(inner)
         case _:

@@ -26,8 +26,12 @@ from ..ir.expression import (
     walk,
 )
 from ..ir.interval import Truth, evaluate
+from .product import factors
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+SHORT = 256
+"""Coordinates of a rank that may stand beside any other one in memory, as features do."""
 
 
 def align(
@@ -61,7 +65,9 @@ def align(
     Requires: a flat cascade. Keeps: every output's value. A reading that would capture a rank that
     the tensor reduces, an iterative tensor and a list-valued one are left as they are: they have to
     cross memory. So does the result of reductions on top of reductions that is read at computed
-    coordinates, by a list or a quotient, say: its rows belong together as they were written.
+    coordinates, by a list or a quotient, say: its rows belong together as they were written. So
+    does a product of tiles that would be none elsewhere, read along its diagonals, say, if one of
+    its sides is short.
     """
     einsums: list[Einsum] = []
     writers: dict[str, Einsum] = {}
@@ -80,7 +86,7 @@ def align(
             return None
         if isinstance(writer.body, Populate | Concatenate):
             return None
-        if isinstance(writer.body, Reduce) and costly(access, writers):
+        if costly(access, writers) or loses_sides(access, writer, sizes):
             return None
         if short is not None and walks_again(access, writer, short, sizes, made):
             return None
@@ -186,8 +192,28 @@ def costly(access: Access, writers: Mapping[str, Einsum]) -> bool:
         return inner + isinstance(writer.body, Reduce)
 
     body = writers[access.tensor].body
+    if not isinstance(body, Reduce):
+        return False
     asks = isinstance(body, Reduce) and body.reducer in ("any", "all")
     return asks or (bool(moved) and chained(access.tensor) > 1)
+
+
+def loses_sides(access: Access, writer: Einsum, sizes: Mapping[str, int]) -> bool:
+    """Whether a product of two sides would, elsewhere, have a factor with the ranks of both.
+
+    As along a diagonal, where each row meets another column at every point. One side has to be
+    short, or the product is too large for memory.
+    """
+    body = writer.body
+    if not isinstance(body, Reduce) or body.reducer != "sum":
+        return False
+    at = dict(zip(writer.ranks, access.coordinates, strict=True))
+    spans = [set(free_ranks(f.expression)) & set(at) for f in factors(body.body)[1]]
+    pairs = [(x - y, y - x) for x in spans for y in spans if x - y and y - x]
+    moved = [{r for rank in s for r in free_ranks(at[rank])} for s in spans]
+    if not pairs or any(x - y and y - x for x in moved for y in moved):
+        return False
+    return any(prod(sizes.get(r, SHORT + 1) for r in one) <= SHORT for one, _ in pairs)
 
 
 def move(

@@ -24,7 +24,7 @@ from ..ir.expression import (
 )
 from ..ir.mapping import View
 from ..ir.selection import WHOLE, find_count, list_rank, selections
-from .align import aligned
+from .align import SHORT, aligned
 from .recompute import (
     closure,
     long_reduced,
@@ -36,9 +36,6 @@ from .recompute import (
 from .scatter_store import scatters
 from .segments import part_ranks
 from .short_ranks import RESIDENT_LIMIT, accesses_of, short_ranks
-
-SHORT = 32
-"""Coordinates of a rank that may stand beside any other one in memory."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,8 +40,9 @@ def short_ranks(
     With ``places``, only those that no input, and no tensor that is read elsewhere than it was
     written, has at another place than its last, where features stand, other than as the lowest
     digit of a mixed radix ``j * B + r``, and by which nothing is looked up there, as by t in
-    ``X[order[t], f]``. A concatenated rank and
-    those of its parts are walked, however short.
+    ``X[order[t], f]``. What two other inputs have as features is so in all, as e in ``W[e, g]``
+    beside ``Q[p, e]`` and ``K[m, e]``. A concatenated rank and those of its parts are walked,
+    however short.
     """
     long = long_ranks(cascade, places)
     return frozenset(r for r, n in sizes.items() if r not in long and n <= limit)
@@ -68,10 +69,26 @@ def long_ranks(cascade: Cascade, places: bool) -> frozenset[str]:
             writer = writers.get(access.tensor)
             if places and (writer is None or not aligned(access, writer)):
                 for c in access.coordinates[:-1]:
-                    whole = isinstance(c, RankVariable)
-                    low = set() if whole else lowest_digits(c)
-                    long |= set(free_ranks(c)) - low
+                    if isinstance(c, RankVariable):
+                        known = writer is None and is_feature(c.rank, access, cascade)
+                        long |= set() if known else {c.rank}
+                    else:
+                        long |= set(free_ranks(c)) - lowest_digits(c)
     return frozenset(long)
+
+
+def is_feature(rank: str, access: Access, cascade: Cascade) -> bool:
+    """Whether two inputs have a rank last, each in rows of which a given access knows nothing."""
+    known = set(free_ranks(access))
+    rows = {
+        x.tensor
+        for e in cascade.einsums
+        for x in (*accesses(e.body), *accesses_of(e.filter))
+        if x.tensor in cascade.inputs
+        and x.coordinates[-1:] == (RankVariable(rank),)
+        and set(free_ranks(x)) - known
+    }
+    return len(rows - {access.tensor}) > 1
 
 
 def lowest_digits(coordinate: Expression) -> set[str]:

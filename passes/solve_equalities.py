@@ -41,7 +41,8 @@ def solve_equalities(cascade: Cascade, *, short: frozenset[str] = frozenset()) -
     is stored. Of two ranks that could be put in the other's place the one goes along which fewer
     results of reductions would have to be looked up elsewhere.
 
-    ``short`` ranks are held whole by a program and cost no walk, so they stay.
+    ``short`` ranks are held whole by a program and cost no walk, so they stay; the last long one
+    goes all the same, and nothing is walked.
 
     Requires: a flat cascade. Keeps: every output's value.
     """
@@ -58,7 +59,7 @@ def solved(einsum: Einsum, writers: Mapping[str, Einsum], short: frozenset[str])
     if not isinstance(body, Reduce):
         return einsum
     long = [r for r in body.ranks if r not in short]
-    if len(long) < 2:
+    if not long or len(body.ranks) < 2:
         return einsum
     for test in conjuncts(body.filter):
         solutions = {r: x for r in long if (x := solution(test, r)) is not None}

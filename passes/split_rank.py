@@ -29,6 +29,7 @@ from ..ir.expression import (
 from ..ir.mapping import Cut
 from ..ir.streaming import Field, Streaming
 from .align import conjunction, fresh
+from .count_lists import count_lists
 from .dead import remove_dead
 from .divide import Group
 from .merge_states import PART, merge_states
@@ -126,7 +127,8 @@ def split(
     einsums = tuple(e for e in cascade.einsums if e.name not in replaced) + written
     whole = replace(cascade, parameters=(*cascade.parameters, (cut.step, None)), einsums=einsums)
     states = tuple(parts.names[f.tensor] for f in state.fields)
-    return replace(whole, einsums=in_order(remove_dead(whole))), replace(cut, states=states)
+    whole = count_lists(remove_dead(whole))  # counts that nothing reads are needed by kernels
+    return replace(whole, einsums=in_order(whole)), replace(cut, states=states)
 
 
 class Parts:

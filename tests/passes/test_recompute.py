@@ -21,6 +21,7 @@ SELECTING: dict[str, tuple[list[tuple[int, ...]], dict[str, Any]]] = {
     "topk_blocks": ([(1, HEADS, LENGTH, FEATURES)] * 3, {"B": 128, "k": 16}),
     "seer_attention": ([*[(1, HEADS, LENGTH, FEATURES)] * 3, *WEIGHTS], {"B": 64}),
     "core_context": ([(1, HEADS, LENGTH, FEATURES)] * 3, {}),
+    "flex_prefill": ([(1, HEADS, 64, FEATURES), (1, HEADS, LENGTH, FEATURES)], {}),
     "quest": ([(1, HEADS, FEATURES), *[(1, 1, 65536, FEATURES)] * 2], {}),
     "tidal_decode": ([(1, HEADS, FEATURES), *[(1, 1, 65536, FEATURES)] * 2] * 2, {}),
     "snapkv": ([(1, 1, HEADS, 64, FEATURES), (1, 1, LENGTH, FEATURES)], {}),
@@ -67,6 +68,28 @@ def test_means_are_stored_and_their_products_are_tiles() -> None:
     assert scoring.reads == ("Qm", "Km")
     assert [scoring.partition(r).tile for r in ("i", "n")] == [64, 64]
     assert "tl.dot" in k.source
+
+
+def test_features_of_a_weight_are_held_whole_so_that_lists_are_walked() -> None:
+    shapes, parameters = SELECTING["seer_attention"]
+    k = lowered(examples.seer_attention, *shapes, **parameters)
+    (attending,) = (x for x in k.mapping.kernels if x.writes == ("O",))
+    assert attending.reads == ("Q", "K", "V", "Sel", "Sel_count")
+
+
+def test_scores_along_diagonals_are_read_from_a_product() -> None:
+    shapes, parameters = SELECTING["flex_prefill"]
+    k = lowered(examples.flex_prefill, *shapes, **parameters)
+    (summing,) = (x for x in k.mapping.kernels if x.writes == ("Slash",))
+    assert summing.reads == ("S_sum", "A_log")
+    assert summing.partition("d").tile == 128
+
+
+@pytest.mark.parametrize("name", ["quest", "tidal_decode"])
+def test_what_was_found_is_walked_in_parts(name: str) -> None:
+    shapes, parameters = SELECTING[name]
+    k = lowered(getattr(examples, name), *shapes, **parameters)
+    assert [c.rank for c in k.mapping.cuts] == ["m"] * (1 if name == "quest" else 2)
 
 
 NORMS = """
