@@ -25,6 +25,7 @@ from .arguments import (
     own_target,
 )
 from .autograd import with_gradient
+from .crowd import SMALL, crowded
 from .explain_parts import parts_known
 from .interpreter import interpret
 from .latest import Latest
@@ -331,11 +332,10 @@ class Compiled:
         if wanted is not None:
             known = replace(known, parts={r: n for r, n in wanted.items() if n != 1})
         lowered = self._lower(known)
+        made = made_sizes(lowered.mapping, known.sizes, known.parameters)
+        whole = {**known.sizes, **made}
         if wanted is None:
-            made = made_sizes(lowered.mapping, known.sizes, known.parameters)
-            found = worth_parts(
-                lowered.mapping, {**known.sizes, **made}, processors_of(), known.parameters
-            )
+            found = worth_parts(lowered.mapping, whole, processors_of(), known.parameters)
             if found:
                 try:
                     split = self._lower(replace(known, parts=found))
@@ -346,6 +346,10 @@ class Compiled:
                 sides = parts_known(split, known.sizes)[0]
                 if any(sides.get(c.part, 2) > 1 for c in split.mapping.cuts):
                     lowered = split
+        free = not (cut or choice or self.num_warps or self.num_stages)
+        if free and crowded(lowered.mapping, whole, processors_of(), goal):
+            warps, stages = SMALL
+            lowered = self._lower(replace(known, num_warps=warps, num_stages=stages))
         self._latest = lowered
         return lowered
 
