@@ -39,11 +39,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session", autouse=True)
-def slices() -> None:
-    """Let Triton's interpreter fold slices, where it takes one element after the other."""
+def quick_interpreter() -> None:
+    """Let Triton's interpreter fold slices, and leave out what has no effect."""
+    from .triton_shortcuts import take_shortcuts
     from .triton_slices import SLICES, fold_by
 
     fold_by(SLICES)
+    take_shortcuts()
 
 
 @pytest.fixture(scope="session", autouse=True)
