@@ -252,18 +252,18 @@ class Lowering(Selections):
 
     def clear_rows(self, traversal: Traversal) -> None:
         """Find the parts of the one test that concern no row of a tile: those guard loads."""
-        tests = list(self.tests.values())
-        if len(tests) != 1:
-            self.row_free = ()
-            return
         # a point that takes no part may still be summed on the way to one that does
-        inner = {
+        self.folded = {
             r
             for e in traversal.streaming.body
             if isinstance(e, Einsum) and isinstance(e.body, Reduce)
             for r in e.body.ranks
         }
-        rows = inner | set(self.kernel.ranks("tiled"))
+        tests = list(self.tests.values())
+        if len(tests) != 1:
+            self.row_free = ()
+            return
+        rows = self.folded | set(self.kernel.ranks("tiled"))
         self.row_free = tuple(c for c in conjuncts(tests[0]) if not depends(c, rows))
 
     def choose_fills(self, traversal: Traversal) -> tuple[dict[str, float], set[str]]:

@@ -95,6 +95,7 @@ class Tiles:
         self.inside: tuple[Value, ...] = ()
         self.cut = False
         self.row_free: tuple[Expression, ...] = ()
+        self.folded: set[str] = set()
         self.tests: dict[Expression | None, Expression | None] = {}
 
     # axes
@@ -368,7 +369,15 @@ class Tiles:
         if self.cut and self.rank in axes and not self.inside:
             tests.append(Op("<", (self.coordinate(self.rank, parts), self.size(self.rank))))
             tests += [self.tile(c, parts) for c in self.row_free if self.guards(c, axes, parts)]
-        if not self.rank or self.cut or self.rank not in axes or access in self.chosen:
+        moves = self.rank in axes or (
+            self.reads_moving(access)
+            and not any(
+                self.folded.intersection(free_ranks(c))
+                for c in access.coordinates
+                if not isinstance(c, RankVariable)
+            )
+        )
+        if not self.rank or self.cut or not moves or access in self.chosen:
             tests += self.extent_tests(access, parts)
         if not tests:
             return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .cascade import Cascade
+from .cascade import Cascade, Einsum
 from .expression import (
     Access,
     Apply,
@@ -29,8 +29,9 @@ def tensor_dtypes(cascade: Cascade, inputs: Mapping[str, str]) -> dict[str, str]
     A tensor that is linear in an input (a weighted sum of values, a product of queries and keys) is
     stored in the widest dtype of the inputs that it is linear in; anything else that is a float,
     such as a maximum, a logarithm or a weight, or what a selection reads, is a float32, and so is
-    what only kernels pass on and has fewer ranks than those inputs, for it costs little. Booleans
-    and integers stay so. ``inputs`` may give outputs a dtype too.
+    what only kernels pass on and has fewer ranks than those inputs, for it costs little; a rank
+    that a filter keeps below a number does not count, as in partial sums over a tile. Booleans and
+    integers stay so. ``inputs`` may give outputs a dtype too.
     """
     linear: dict[str, frozenset[str]] = {}
     kinds: dict[str, str] = {}
@@ -93,7 +94,7 @@ def tensor_dtypes(cascade: Cascade, inputs: Mapping[str, str]) -> dict[str, str]
         linear[einsum.name] = frozenset() if exact else sources(einsum.body)
         kinds[einsum.name] = sort(einsum.body)
     counts = {n: len(ranks_of(cascade, n)) for n in cascade.inputs}
-    counts |= {e.name: len(e.output.coordinates) for e in cascade.einsums}
+    counts |= {e.name: len(e.output.coordinates) - bounded(e) for e in cascade.einsums}
     found: dict[str, str] = {}
     for name, sort_of in kinds.items():
         roots = sorted(linear[name])
@@ -101,6 +102,23 @@ def tensor_dtypes(cascade: Cascade, inputs: Mapping[str, str]) -> dict[str, str]
         narrow = [] if small else [inputs[s] for s in roots]
         found[name] = inputs.get(name) or stored(sort_of, narrow)
     return found
+
+
+def bounded(einsum: Einsum) -> int:
+    """Return how many ranks a filter keeps below a number."""
+    match einsum.filter:
+        case Apply("and", tests):
+            pass
+        case None:
+            return 0
+        case test:
+            tests = (test,)
+    found: set[str] = set()
+    for test in tests:
+        match test:
+            case Apply("<", (RankVariable(rank=rank), Constant())):
+                found.add(rank)
+    return len(found & set(einsum.ranks))
 
 
 def kind(dtype: str) -> str:

@@ -23,9 +23,11 @@ from ..ir.expression import (
     free_ranks,
     rewrite,
     substitute,
+    tensors,
     walk,
 )
 from ..ir.interval import Truth, evaluate
+from ..ir.linear import delinear, linear
 from .product import factors
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -60,7 +62,10 @@ def align(
 
     With ``short``, the ranks that a program holds whole, the result of a reduction over a long rank
     is left to memory where a twin would walk that rank once more: if the result is needed where it
-    was written too, or if the twin would have as many points.
+    was written too, or if the twin would have as many points. What follows from several such
+    results, point by point, is left to memory in their place; so is a sum over short ranks with no
+    more points than an input has, as over the features of a row, where it would be made anew for
+    each point of another long rank.
 
     Requires: a flat cascade. Keeps: every output's value. A reading that would capture a rank that
     the tensor reduces, an iterative tensor and a list-valued one are left as they are: they have to
@@ -77,6 +82,7 @@ def align(
     taken = {*cascade.inputs, *cascade.ranks, *(n for n, _ in cascade.parameters)}
     taken |= {e.name for e in cascade.einsums}
     made = made_in_place(cascade)
+    spanned: frozenset[str] = frozenset()
 
     def twin(access: Access) -> Expression | None:
         writer = writers.get(access.tensor)
@@ -90,13 +96,18 @@ def align(
             return None
         if short is not None and walks_again(access, writer, short, sizes, made):
             return None
+        if short is not None and made_of_walks(access, writer, writers, short, sizes, made):
+            return None
+        if short is not None and repeated_by(spanned, access, writer, short):
+            return None
         key = (access.tensor, access.coordinates)
         ranks = tuple(dict.fromkeys(r for c in access.coordinates for r in free_ranks(c)))
         if key not in twins:
             moved = move(writer, access.coordinates, ranks, sizes, parameters)
             if moved is None or (not ranks and moved.filter is not None):
                 return None  # without a rank there is nothing for a filter to stand on
-            twins[key] = fresh(f"{access.tensor}_{''.join(ranks) or 'at'}", taken)
+            letters = "".join(ranks) if all(len(r) == 1 for r in ranks) else "there"
+            twins[key] = fresh(f"{access.tensor}_{letters or 'at'}", taken)
             visit(replace(moved, output=replace(moved.output, tensor=twins[key])))
         return Access(twins[key], tuple(RankVariable(r) for r in ranks), access.at)
 
@@ -104,10 +115,13 @@ def align(
         return twin(x) if isinstance(x, Access) else None
 
     def visit(einsum: Einsum) -> None:
+        nonlocal spanned
+        before, spanned = spanned, spanned_by(einsum)
         body = rewrite(einsum.body, rule)
         filter = None if einsum.filter is None else outside(einsum.filter, rule)
         if body is not einsum.body or filter is not einsum.filter:
             einsum = replace(einsum, body=body, filter=filter)
+        spanned = before
         einsums.append(einsum)
         writers[einsum.name] = einsum
 
@@ -153,6 +167,58 @@ def walks_again(
     if not {*ranks, *writer.ranks} <= set(sizes):
         return False
     return prod(sizes[r] for r in ranks) >= prod(sizes[r] for r in writer.ranks)
+
+
+def spanned_by(einsum: Einsum) -> frozenset[str]:
+    """Return every rank of an einsum's iteration space."""
+    inner = einsum.body.ranks if isinstance(einsum.body, Reduce) else ()
+    return frozenset((*einsum.ranks, *inner))
+
+
+def repeated_by(
+    spanned: frozenset[str], access: Access, writer: Einsum, short: frozenset[str]
+) -> bool:
+    """Whether a reader that spans these ranks would repeat a sum over short ones.
+
+    Only of a sum whose points an input has too, read at a sum of ranks such as ``p + m``.
+    """
+    body = writer.body
+    if not isinstance(body, Reduce) or not set(body.ranks) <= short:
+        return False
+    read = [x.coordinates for x in walk(body) if isinstance(x, Access)]
+    if not any({RankVariable(r) for r in writer.ranks} <= set(c) for c in read):
+        return False
+    if not any(len(free_ranks(c)) > 1 and not tensors(c) for c in access.coordinates):
+        return False
+    return bool(spanned - short - {r for c in access.coordinates for r in free_ranks(c)})
+
+
+def made_of_walks(
+    access: Access,
+    writer: Einsum,
+    writers: Mapping[str, Einsum],
+    short: frozenset[str],
+    sizes: Mapping[str, int],
+    made: frozenset[str],
+) -> bool:
+    """Whether a tensor follows, point by point, from several results that are left to memory.
+
+    Then it is left to memory in their place: what two sums over a row give is one number to read.
+    """
+    roots: set[str] = set()
+
+    def left(writer: Einsum) -> bool:
+        if isinstance(writer.body, Reduce):
+            roots.add(writer.name)
+            there = replace(access, tensor=writer.name)
+            return costly(there, writers) or walks_again(there, writer, short, sizes, made)
+        read = [x for x in walk(writer.body) if isinstance(x, Access)]
+        own = set(writer.output.coordinates)
+        return all(set(x.coordinates) == own and x.tensor in writers for x in read) and all(
+            left(writers[x.tensor]) for x in read
+        )
+
+    return not isinstance(writer.body, Reduce) and left(writer) and len(roots) > 1
 
 
 def outside(condition: Expression, rule: Callable[[Expression], Expression | None]) -> Expression:
@@ -239,10 +305,22 @@ def move(
         conditions.append(substitute(writer.filter, values))
     return Einsum(
         Access(writer.name, tuple(RankVariable(r) for r in ranks), writer.output.at),
-        substitute(writer.body, values),
+        rewrite(substitute(writer.body, values), cancelled),
         conjunction(conditions),
         writer.at,
     )
+
+
+def cancelled(x: Expression) -> Expression | None:
+    """Return a reading whose coordinates say no rank twice that cancels: ``R[p - (p - d)]``."""
+    if not isinstance(x, Access) or all(len(free_ranks(c)) < 2 for c in x.coordinates):
+        return None
+    shorter = tuple(delinear(linear(c)) for c in x.coordinates)
+    pairs = tuple(zip(x.coordinates, shorter, strict=True))
+    if all(len(free_ranks(a)) == len(free_ranks(b)) for a, b in pairs):
+        return None
+    fewer = (b if len(free_ranks(b)) < len(free_ranks(a)) else a for a, b in pairs)
+    return replace(x, coordinates=tuple(fewer))
 
 
 def inside(coordinate: Expression, size: Expression) -> tuple[Expression, ...]:

@@ -284,8 +284,10 @@ def candidates(
     kernel: MappedKernel, dtypes: Mapping[str, str], *, few: bool = False
 ) -> Iterator[tuple[int, int, int, int]]:
     """Yield (rows, columns, warps, stages), widest tiles first; ``few``: of few rows."""
-    grid = set(kernel.ranks("grid"))
-    tiles = {t for t, ranks in operands(kernel) if len(set(ranks) - grid) > 1}
+    one = set(kernel.ranks("grid"))
+    if crowded(kernel):
+        one |= set(kernel.ranks("streamed"))
+    tiles = {t for t, ranks in operands(kernel) if len(set(ranks) - one) > 1}
     wide = any(dtypes.get(t) in ("float32", "float64") for t in tiles)
     flat = not any(contracts(x) for x in kernel.einsums())
     if flat and not kernel.traversals:

@@ -44,6 +44,7 @@ from .simplify import simplify
 from .solve_equalities import solve_equalities
 from .split_blocks import block_sizes, split_blocks
 from .split_concatenations import split_concatenations
+from .split_diagonals import split_diagonals
 from .split_rank import split_groups
 from .split_selections import split_selections, twin_sizes
 from .split_sums import split_sums
@@ -125,6 +126,10 @@ CASCADE_PASSES: tuple[tuple[str, Callable[[Cascade, Known], Cascade]], ...] = (
     ("split_blocks", lambda c, k: split_blocks(c, parameters=k.parameters)),
     ("solve_equalities", lambda c, k: solve_equalities(c, short=short(c, k))),
     ("split_sums", lambda c, k: split_sums(c, sizes=every_size(c, k))),
+    (
+        "split_diagonals",
+        lambda c, k: split_diagonals(c, short=short(c, k), sizes=every_size(c, k)),
+    ),
     (
         "align",
         lambda c, k: align(c, sizes=every_size(c, k), parameters=k.parameters, short=short(c, k)),

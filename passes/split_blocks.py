@@ -14,11 +14,15 @@ from ..ir.expression import (
     RankVariable,
     Reduce,
     Size,
+    accesses,
+    free_ranks,
     rewrite,
     substitute,
 )
+from ..ir.linear import linear
 from ..ir.scalar import scalar
 from .align import conjunction, fresh
+from .facts import is_scalar
 from .stream_presence import conjuncts
 
 NOTHING: Mapping[str, Scalar] = MappingProxyType({})
@@ -140,9 +144,17 @@ def placed(
 
 
 def block_sizes(cascade: Cascade) -> dict[str, int]:
-    """Return the sizes that filters of reductions give: ``m_in < 4``."""
+    """Return the sizes that filters of reductions give: ``m_in < 4``.
+
+    And those of results, for the digit of a coordinate: ``r < 4`` beside ``X[4 * i + r]``.
+    """
     found: dict[str, int] = {}
     for einsum in cascade.einsums:
+        for test in conjuncts(einsum.filter):
+            match test:
+                case Apply("<", (RankVariable(rank=r), Constant(value=int(n)))):
+                    if is_digit(r, n, cascade):
+                        found.setdefault(r, n)
         for x in einsum.expressions():
             if not isinstance(x, Reduce):
                 continue
@@ -152,3 +164,15 @@ def block_sizes(cascade: Cascade) -> dict[str, int]:
                         if r in x.ranks:
                             found.setdefault(r, n)
     return found
+
+
+def is_digit(rank: str, radix: int, cascade: Cascade) -> bool:
+    """Whether some coordinate is a rank plus multiples of a radix of others: ``4 * i + r``."""
+    me = (RankVariable(rank),)
+    for c in (c for e in cascade.einsums for x in accesses(e.body) for c in x.coordinates):
+        if rank in free_ranks(c) and not isinstance(c, RankVariable):
+            others = [t for t in linear(c).terms if not all(map(is_scalar, t[0]))]
+            if any(m == me for m, _ in others) and len(others) > 1:
+                if all(n % radix == 0 for m, n in others if m != me):
+                    return True
+    return False

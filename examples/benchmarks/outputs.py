@@ -52,6 +52,10 @@ KINDS: Mapping[str, Kind] = {
     ),
     "columns": Kind(("C[b, h, m] = sum[p](A[b, h, p, m])",), ("C",)),
     "columns of all heads": Kind(("T[b, m] = sum[h, p](A[b, h, p, m])",), ("T",)),
+    "diagonals": Kind(
+        ("X[b, h, d: d < size(m)] = sum[p, m: p - m == d](A[b, h, p, m])",),
+        ("X",),
+    ),
 }
 MASKS = {"causal": ": m <= p", "full": ""}
 CHECKED = 1024
@@ -79,7 +83,11 @@ def reference(Q: Tensor, K: Tensor, V: Tensor, mask: str) -> dict[str, Tensor]:
     A, L = torch.softmax(S, -1), torch.logsumexp(S, -1)
     H = (A * torch.where(A > 0, L[..., None] - S, 0.0)).sum(-1)
     C = A.sum(-2)
-    return {"O": A @ V.double(), "L": L, "J": S.argmax(-1), "H": H, "C": C, "T": C.sum(1)}
+    p = torch.arange(A.shape[-1], device=A.device)
+    apart = p[:, None] - p
+    X = torch.where(apart >= 0, A.gather(-1, apart.clamp(min=0).expand_as(A)), 0.0).sum(-2)
+    found = {"O": A @ V.double(), "L": L, "J": S.argmax(-1), "H": H, "C": C}
+    return found | {"T": C.sum(1), "X": X}
 
 
 def draw(heads: int, n: int, features: int, device: str) -> tuple[Tensor, Tensor, Tensor]:

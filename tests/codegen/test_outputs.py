@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import einfall
+from einfall import examples
 from einfall.backends.lowered import Lowered
 from einfall.codegen.loop_nest import Store, statements
 from einfall.ir.show import show_expression
@@ -147,17 +148,40 @@ def test_columns_read_one_number_a_row() -> None:
     assert k.kernels[1].tile_sizes == {"M0": 128, "P0": 128} and k.kernels[1].num_warps == 4
 
 
-def test_diagonals_are_walked_not_scattered() -> None:
+def test_diagonals_are_made_of_tiles() -> None:
+    """Tiles along a diagonal are added up as they are; nothing is scattered."""
     lines = """X[b, h, d: d < size(m)] = sum[p, m: p + size(m) - size(p) - m == d](A[b, h, p, m])"""
-    tensors = qkv(40, 50)
+    tensors = qkv(260, 270)
     cascade = declared(lines, "X")
     lowered = agree(cascade, tensors)
-    assert [(w, n) for _, w, n in kernels(lowered)] == [(("m",), 1), (("p",), 1)]
-    assert all(len(b.ranks) == 3 for k in lowered.kernels for b in k.writes)
+    walks = [(("m",), 1), (("p_high",), 1), (("p_low",), 1)]
+    assert [(w, n) for _, w, n in kernels(lowered)] == walks
+    rows, tiles, _ = lowered.kernels
+    assert [b.ranks for b in rows.writes] == [("b", "h", "p")]
+    assert [b.ranks[2:] for b in tiles.writes] == [("d_high", "p_low", "d_low")]
+    # two sides of a product, and no test of a whole tile's points
+    loops = tiles.text.split("for p_high_first")
+    assert all("tl.dot(" in x for x in loops[1:]) and len(loops) == 4
+    assert "mask" not in loops[2] and "live" not in loops[2]
+    assert dict(lowered.mapping.dtypes)["X_tiles"] == "float32"
     A = einfall.interpret(declared("", "A"), *tensors)
-    truth = [numpy.trace(A, offset=10 - d, axis1=2, axis2=3) for d in range(50)]
+    truth = [numpy.trace(A, offset=10 - d, axis1=2, axis2=3) for d in range(270)]
     found = einfall.compile(cascade, backend="triton")(*tensors)
     assert relative(found, numpy.stack(truth, -1)) < 2e-6
+
+
+def test_a_gradient_along_diagonals_is_made_of_tiles() -> None:
+    """Two products a tile; what is one number for each row is read, and stored as a float32."""
+    cascade = einfall.differentiate(examples.relative_bias, wrt=["R"])
+    sizes = {"e": 64, "f": 64}
+    k = einfall.compile(cascade).lower(sizes=sizes, dtype="bfloat16", target="sm_80")
+    dtypes = dict(k.mapping.dtypes)
+    assert [x.writes for x in k.mapping.kernels] == [
+        (t,) for t in ("A_log_grad_sum", "R_grad_sum_m_tiles", "R_grad")
+    ]
+    assert {dtypes[x.writes[0]] for x in k.mapping.kernels[:2]} == {"float32"}
+    whole = k.kernels[1].text.split("for p_high_first")[2]
+    assert whole.count("tl.dot(") == 2 and "R_at" not in whole and "mask" not in whole
 
 
 BLOCKS = "i, j: i < (size(p) + B - 1) // B and j < (size(m) + B - 1) // B"

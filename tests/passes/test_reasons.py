@@ -17,12 +17,15 @@ CASES = {
         "Making it walks m; heavy_hitters_c_kernel would repeat that for every m.",
     ),
     "flex_prefill": (
-        "Slash: a kernel of its own, for it reads A_log, known only at the end of the walk along m",
-        "Making it walks m; flex_prefill_slash_kernel would repeat that for every d.",
+        "Slash_sum_tiles: a kernel of its own, for it reads A_log, known only at the end of the"
+        " walk along m",
+        "In flex_prefill_slash_sum_tiles_kernel it is read at other coordinates than those it is"
+        " made for.",
+        "Slash: a kernel of its own, for it reads Slash_sum_tiles",
     ),
     "seer_target": (
-        "Target: a kernel of its own, for it reads A_G and A_D, known only at the end of the walk"
-        " along m, and Total, known only at the end of the walk along j, which it keeps",
+        "Target: a kernel of its own, for it reads A_log, known only at the end of the walk along"
+        " m, and Total, known only at the end of the walk along j, which it keeps",
         "In seer_target_total_kernel and seer_target_target_kernel it is read at other coordinates"
         " than those it is made for.",
     ),
