@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+from .at_rest import at_rest
 from .gluon_boxes import box_of, place
+from .gluon_quick import LOG2_E, times
 from .gluon_values import GluonPrinter
 from .gluon_walk import Phase, Walk, stay, word
 from .kernel import Argument
@@ -17,6 +19,7 @@ from .loop_nest import (
     Let,
     Load,
     Nest,
+    Op,
     Ref,
     Statement,
     Store,
@@ -27,6 +30,7 @@ from .loop_nest import (
 from .operands import bare
 from .positions import uses_coordinate
 from .schedule import Held, Late, Schedule, Section
+from .triton_values import ATOM
 
 
 class Work(GluonPrinter):
@@ -40,7 +44,7 @@ class Work(GluonPrinter):
         work = section.work
         if rests:
             assert section.resting is not None
-            work = section.resting.body
+            work = at_rest(section.resting.body, outer.rested(section))
         self.bases, self.names = outer.bases, outer.names
         self.layouts, self.pieces, self.helpers = outer.layouts, outer.pieces, outer.helpers
         work = tuple(s for s in work if s not in plan.vectors)
@@ -59,15 +63,19 @@ class Work(GluonPrinter):
             tile = text.removeprefix("gl.sum(").removesuffix(", axis=1)")
             self.add(f"{name} = by_thread({tile})")
 
-    def function(self, operator: str, axes: tuple[str, ...]) -> str:
-        """Return the name of a function: that of a product's results need not be exact.
+    def operation(self, op: Op, axes: tuple[str, ...]) -> tuple[str, int]:
+        """Return the text of an operator; that of points need not be exact.
 
         They are as exact as their operands in half precision, and so is ``quick_tanh``;
-        ``quick_sigmoid`` is as exact as the function for vectors.
+        ``quick_logistic`` is as exact as the function for vectors.
         """
-        if operator in ("tanh", "sigmoid") and len(axes) == 2:
-            return f"quick_{operator}"
-        return super().function(operator, axes)
+        if len(axes) == 2 and self.ordered(value_axes(op)) == axes:
+            match op:
+                case Op("tanh", (x,)):
+                    return f"quick_tanh({self.value(x, axes)})", ATOM
+                case Op("sigmoid", (x,)):
+                    return f"quick_logistic({self.value(times(x, -LOG2_E), axes)})", ATOM
+        return super().operation(op, axes)
 
 
 class Rows(GluonPrinter):
@@ -222,11 +230,24 @@ class Rows(GluonPrinter):
         self.depth += 1
         self.collect(grown)
         self.share(grown)
-        self.call(call)
+        self.call(self.anew(call))
         self.rescale()
         self.depth -= 1
         if self.narrow:
             self.make_operands()
+
+    def anew(self, call: str) -> str:
+        """Return a call whose work shares nothing with the work at rest before it.
+
+        It is seldom made. Were its values those that were made at rest, they would be kept in
+        registers until that is decided, and not be fused with what reads them.
+        """
+        names = {d.var.name: "anew" for d in self.plan.products}
+        names[self.plan.columns.first] = "anew_place"
+        head, _, given = call.partition("(")
+        for name, function in names.items():
+            given = re.sub(rf"\b{name}\b", f"{function}({name})", given)
+        return f"{head}({given}"
 
     def share(self, names: Iterable[str]) -> None:
         """Let each thread begin to add up its share of sums along rows."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .gluon_draw import PIECES as DRAWING
+from .gluon_quick import QUICK
 
 IMPORTS = """\
 from triton.experimental import gluon
@@ -23,7 +24,7 @@ from triton._C.libtriton import ir
 from triton.experimental.gluon.language._core import builtin"""
 """Imports of a file that adds to memory, for which Gluon has no function of its own."""
 
-PIECES: dict[str, str] = {
+PIECES: dict[str, str] = QUICK | {
     "barriers": '''@gluon.jit
 def barriers(COUNT: gl.constexpr, ARRIVALS: gl.constexpr):
     """Barriers in shared memory, each for a number of arrivals."""
@@ -52,24 +53,11 @@ def release(empty, step):
 def across(x, LAYOUT: gl.constexpr):
     """A value per row, along the rows of a tile; the same threads hold them."""
     return gl.convert_layout(x, gl.SliceLayout(1, LAYOUT), assert_trivial=True)[:, None]''',
-    "quick_tanh": '''@gluon.jit
-def quick_tanh(x):
-    """The hyperbolic tangent to 11 bits, as many as operands in half precision have."""
-    return gl.inline_asm_elementwise(
-        "tanh.approx.f32 $0, $1;", "=f,f", [x], dtype=gl.float32, is_pure=True, pack=1
-    )''',
     "every_row": '''@gluon.jit
 def every_row(ALL: gl.constexpr, last, WARPS: gl.constexpr):
     """The places of all rows of a tile, for one group of warps; none lies behind the last."""
     LINE: gl.constexpr = gl.BlockedLayout([1], [32], [WARPS], [0])
     return gl.minimum(gl.arange(0, ALL, layout=LINE), last)''',
-    "quick_sigmoid": '''@gluon.jit
-def quick_sigmoid(x):
-    """The logistic function, 1 / (1 + exp(-x)), by the reciprocal that is one instruction."""
-    x = 1.0 + gl.exp2(x * -1.4426950408889634)
-    return gl.inline_asm_elementwise(
-        "rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=gl.float32, is_pure=True, pack=1
-    )''',
     "take_turn": '''@gluon.jit
 def take_turn(CONSUMER: gl.constexpr):
     """Wait until the tensor cores are this consumer's; named barriers from 8 on are free."""
@@ -145,7 +133,7 @@ def note_large(x, CONSUMER: gl.constexpr):
     )''',
     "large": '''@gluon.jit
 def large(CONSUMER: gl.constexpr):
-    """Whether a lane of this warp noted a large number; each warp branches for itself."""
+    """Whether a lane of this warp noted a number; each warp branches for itself."""
     return gl.inline_asm_elementwise(
         noted(
             CONSUMER,
@@ -157,6 +145,18 @@ def large(CONSUMER: gl.constexpr):
         dtype=gl.int32,
         is_pure=False,
         pack=1,
+    )''',
+    "anew": '''@gluon.jit
+def anew(x):
+    """A tile by another name: what was made of it before is not kept to be used again."""
+    return gl.inline_asm_elementwise(
+        "mov.b32 $0, $1;", "=f,f", [x], dtype=gl.float32, is_pure=False, pack=1
+    )''',
+    "anew_place": '''@gluon.jit
+def anew_place(x):
+    """A coordinate by another name, for the same end."""
+    return gl.inline_asm_elementwise(
+        "mov.b32 $0, $1;", "=r,r", [gl.to_tensor(x)], dtype=gl.int32, is_pure=False, pack=1
     )''',
     "noted": '''@gluon.constexpr_function
 def noted(consumer, text):

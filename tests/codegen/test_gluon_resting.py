@@ -19,8 +19,11 @@ def at_any_length(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("einfall.passes.specialise.RESTS", 0)
 
 
-@pytest.mark.parametrize("name", ("attention", "causal_lse", "sliding_window", "entropy"))
-@pytest.mark.parametrize("rise", (1, 40))
+PLAIN = ("attention", "causal_lse", "sliding_window", "entropy")
+CASES = [(name, rise) for name in PLAIN for rise in (1, 40)]
+
+
+@pytest.mark.parametrize(("name", "rise"), [*CASES, ("alibi", 1)])
 def test_scores_that_rise(name: str, rise: int) -> None:
     tensors, parameters, _ = case(name, **SIZES)
     tensors = [x.clone() for x in tensors]
