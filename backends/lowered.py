@@ -17,6 +17,7 @@ from ..ir.cascade import Cascade
 from ..ir.errors import BackendError
 from ..ir.mapping import MappedKernel, Mapping
 from ..ir.show import show_expression
+from ..passes.bound_tables import bound_tables
 from ..passes.pipeline import Known, Step, map_cascade
 from ..passes.specialise import specialise
 from ..passes.whole_tiles import whole_tiles
@@ -117,6 +118,7 @@ def emit(
     """
     dtypes = dict(mapping.dtypes)
     buffers = buffers_of(mapping, kernel)
+    kernel = bound_tables(kernel, known.sizes)
 
     def nest(mapped: MappedKernel) -> Nest:
         mapped = whole_tiles(mapped, known.parameters)
@@ -140,7 +142,7 @@ def emit(
         automatic=known.emitter == "auto",
     )
     if isinstance(cut, MappedKernel):
-        cut = with_own_tables(cut, mapping)
+        cut = bound_tables(with_own_tables(cut, mapping), known.sizes)
     found = cut if isinstance(cut, str) else print_gluon(nest(cut))
     if isinstance(cut, MappedKernel) and isinstance(found, Kernel):
         return replace(cut, emitter="gluon"), found

@@ -105,6 +105,8 @@ def launch_options(kernel: Kernel) -> dict[str, Any]:
         "num_stages": kernel.num_stages,
         "enable_fp_fusion": True,
     }
+    if kernel.registers:
+        options["maxnreg"] = kernel.registers
     return {**options, "launch_pdl": True} if kernel.follows else options
 
 

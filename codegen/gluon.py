@@ -34,10 +34,13 @@ from .triton_operators import HELPERS
 ROWS = 64
 """Rows of one consumer: the height of the tensor cores' products."""
 
-REGISTERS = {2: 240, 3: 160}
+REGISTERS = {1: 232, 2: 240, 3: 160}
 """Registers of a thread that computes, by the number of consumers, 128 threads each."""
 
 FETCHER_REGISTERS = 24
+
+HALF = 128
+"""Registers of a thread, on average, where two programs share a processor."""
 
 WORKS = {
     "whole": "Take a whole tile into the state.",
@@ -139,6 +142,7 @@ class File:
             nest.num_stages,
             language="gluon",
             persistent=self.crew.persistent,
+            registers=HALF if self.crew.consumers == 1 else 0,
         )
 
     def works(self, rows: Rows) -> dict[str, Function]:

@@ -37,7 +37,8 @@ class Buffer:
     dtype is a numpy-style name (``float16``, ``bfloat16``, ``float32``, ``int32``, ``int64``).
     ``generations`` names an iterative rank whose extent is size + 1, or "". ``tiles`` gives ranks
     of which the tensor has one element for each tile, with the tile's width; ``fixed`` ranks of its
-    own, with their extents. ``zeros``: it holds 0 before a kernel writes some of it.
+    own, with their extents. ``zeros``: it holds 0 before a kernel writes some of it. ``most``: the
+    greatest extent along some ranks.
     """
 
     tensor: str
@@ -47,13 +48,15 @@ class Buffer:
     tiles: tuple[tuple[str, int], ...] = ()
     fixed: tuple[tuple[str, int], ...] = ()
     zeros: bool = False
+    most: tuple[tuple[str, int], ...] = ()
 
     def extent(self, rank: str, size: int) -> int:
         """Return how many elements lie along a rank of a size."""
         if rank in dict(self.fixed):
             return dict(self.fixed)[rank]
         tile = dict(self.tiles).get(rank, 1)
-        return -(-size // tile) + (rank == self.generations)
+        found = -(-size // tile) + (rank == self.generations)
+        return min(found, dict(self.most).get(rank, found))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,8 @@ class Kernel:
     a ``persistent`` one as many programs are launched as there are multiprocessors, at most; each
     walks several of the grid's. ``lengths`` are sizes among the arguments of which nothing is
     gained by knowing a divisor, so that one compiled kernel serves them all. One that ``follows``
-    waits inside for the kernel before it, and may be launched while that runs.
+    waits inside for the kernel before it, and may be launched while that runs. ``registers`` are
+    the most that a thread has when a program begins, 0 where the compiler decides.
     """
 
     name: str
@@ -97,6 +101,7 @@ class Kernel:
     persistent: bool = False
     lengths: tuple[str, ...] = ()
     follows: bool = False
+    registers: int = 0
 
     @property
     def tile_sizes(self) -> dict[str, int]:

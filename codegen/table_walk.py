@@ -31,8 +31,8 @@ def list_dtypes(kernel: MappedKernel) -> dict[str, str]:
 
 def listed(lowering: Tiles, table: Table) -> Iterator[Listed]:
     """Yield the two lists: a place's name, how many there are, what finds a tile, whether cut."""
-    rank, axis = lowering.rank, lowering.axes[lowering.rank]
-    place, width = list_place(lowering, table), Scalar(axis.constant)
+    rank, full = lowering.rank, Var("", ())
+    place = list_place(lowering, table)
     slot = lowering.names.take(f"{rank}_slot")
     lowering.say(Comment(f"the tiles of {rank} that have points: the full ones, then the others"))
     for count, cut in ((table.full, False), (table.partial, True)):
@@ -40,15 +40,31 @@ def listed(lowering: Tiles, table: Table) -> Iterator[Listed]:
         many = Var(name, (), "int32")
         lowering.say(Load(many, count, place))
         at: Value = Scalar(slot)
+        further: Value = Number(0)
         if cut:
-            last = Op("-", (Op("cdiv", (lowering.size(rank), width)), Number(1)))
+            last = Op("-", (room(lowering, table), Number(1)))
+            if table.most:  # what is behind the last one that is listed follows it
+                end = Op("-", (last, Ref(full)))
+                at, further = Op("min", (at, end)), Op("max", (Op("-", (at, end)), Number(0)))
             at = Op("-", (last, at))
-        yield slot, Ref(many), partial(place_tile, lowering, table.name, (*place, at)), cut
+        full = many
+        find = partial(place_tile, lowering, table.name, (*place, at), further)
+        yield slot, Ref(many), find, cut
 
 
-def place_tile(lowering: Tiles, table: str, place: tuple[Value, ...]) -> None:
-    """Read the number of a tile, and say where it begins."""
+def room(lowering: Tiles, table: Table) -> Value:
+    """Return how many tiles a list has room for."""
+    axis = lowering.axes[lowering.rank]
+    tiles = Op("cdiv", (lowering.size(lowering.rank), Scalar(axis.constant)))
+    return Op("min", (tiles, Number(table.most))) if table.most else tiles
+
+
+def place_tile(lowering: Tiles, table: str, place: tuple[Value, ...], further: Value) -> None:
+    """Read the number of a tile, and say where it, or one ``further``, begins."""
     axis = lowering.axes[lowering.rank]
     number = Var(f"{lowering.rank}_tile", (), "int32")
     lowering.say(Load(number, table, place))
-    lowering.say(Place(axis.name, Op("*", (Ref(number), Scalar(axis.constant)))))
+    found: Value = Ref(number)
+    if further != Number(0):
+        found = Op("+", (found, further))
+    lowering.say(Place(axis.name, Op("*", (found, Scalar(axis.constant)))))

@@ -43,7 +43,7 @@ from .loop_nest import (
 )
 from .lower import Lowering
 from .signature import sign
-from .table_walk import list_place
+from .table_walk import list_place, room
 from .tiles import Parts
 
 AT_ONCE = 64
@@ -71,8 +71,9 @@ def table_nest(kernel: MappedKernel, traversal: Traversal, dtypes: Mapping[str, 
     rows = kernel.ranks("tiled")
     outer = tuple(r for r in kernel.ranks("grid") if r in table.ranks)
     tiles = tuple((r, kernel.partition(r).tile) for r in (*rows, *streamed))
+    most = tuple((r, table.most) for r in streamed if table.most)
     buffers = (
-        Buffer(table.name, (*outer, *rows, *streamed), "int32", tiles=tiles),
+        Buffer(table.name, (*outer, *rows, *streamed), "int32", tiles=tiles, most=most),
         Buffer(table.full, (*outer, *rows), "int32", tiles=tiles),
         Buffer(table.partial, (*outer, *rows), "int32", tiles=tiles),
     )
@@ -129,6 +130,9 @@ class TableLowering(Lowering):
         self.axes = {a.name: a for group in order for a in group}
         self.full = self.let(self.names.take("full"), Number(0), (), "int32")
         self.partial = self.let(self.names.take("partial"), Number(0), (), "int32")
+        if table.most:
+            self.first_more = self.let(self.names.take("first_more"), Number(BEYOND), (), "int32")
+            self.end_more = self.let(self.names.take("end_more"), Number(0), (), "int32")
         width = Scalar(self.axes[self.rank].constant)
         for _, tag, begin, end in self.spans(domain.ranges, width):
             first = Op("//", (begin, width)) if begin != Number(0) else begin
@@ -139,6 +143,8 @@ class TableLowering(Lowering):
             constant = self.many.constant
             self.say(Loop(name, self.many.first, first, Ref(last), constant, body, True))
         place = list_place(self, table)
+        if table.most:
+            self.store_run(table)
         self.say(Comment("how many there are"))
         for tensor, count in ((table.full, self.full), (table.partial, self.partial)):
             self.say(Store(tensor, place, Cast(Ref(count), "int32")))
@@ -167,18 +173,54 @@ class TableLowering(Lowering):
         if table.test is not None:
             self.settle(table.test, some, every)
         place = list_place(self, table)
+        if table.most:
+            some, every = self.listed(table, some, every)
         rest = self.let("rest", Op("and", (Ref(some), Op("not", (Ref(every),)))), along, "bool")
         self.say(Comment("full tiles from the front of the list, partial ones from its end"))
         at = self.running(every, "every_at")
         at = Op("-", (Op("+", (Ref(self.full), at)), Number(1)))
         self.say(Store(table.name, (*place, at), tile, Ref(every)))
         back = self.running(rest, "rest_at")
-        back = Op("-", (Op("-", (Op("cdiv", (size, width)), Ref(self.partial))), back))
+        back = Op("-", (Op("-", (room(self, table), Ref(self.partial))), back))
         self.say(Store(table.name, (*place, back), tile, Ref(rest)))
         for counter, listed in ((self.full, every), (self.partial, rest)):
             count = Var(f"{listed.name}_count", (), "int32")
             self.say(Fold(count, Cast(Ref(listed), "int32"), self.many.name, "sum"))
             self.say(Let(counter, Op("+", (Ref(counter), Ref(count)))))
+
+    def listed(self, table: Table, some: Var, every: Var) -> tuple[Var, Var]:
+        """Return which tiles there is room for; what is behind them is a run."""
+        tile, along = Index(self.many.name), (self.many.name,)
+        self.say(Comment("there is room for some; a run goes on behind them"))
+        before = Op("+", (Ref(self.full), Ref(self.partial)))
+        at = Op("+", (before, self.running(some, "some_at")))
+        fits = self.let("fits", Op("<", (at, Number(table.most))), along, "bool")
+        more = self.let("more", Op("and", (Ref(some), Op("not", (Ref(fits),)))), along, "bool")
+        for end, none, value, reducer in (
+            (self.first_more, BEYOND, tile, "min"),
+            (self.end_more, 0, Op("+", (tile, Number(1))), "max"),
+        ):
+            found = Var(f"{end.name}_tile", (), "int32")
+            behind = Op("where", (Ref(more), value, Number(none)))
+            self.say(Fold(found, behind, self.many.name, reducer))
+            self.say(Let(end, Op(reducer, (Ref(end), Ref(found)))))
+        names = ("some_listed", "every_listed")
+        flags = (some, every)
+        some, every = (
+            self.let(name, Op("and", (Ref(flag), Ref(fits))), along, "bool")
+            for name, flag in zip(names, flags, strict=True)
+        )
+        return some, every
+
+    def store_run(self, table: Table) -> None:
+        """Store the first tile of the run behind those that are listed, if there is one."""
+        self.say(Comment("the run behind those for which there was room"))
+        at = Op("-", (Op("-", (room(self, table), Number(1))), Ref(self.partial)))
+        some = Op(">", (Ref(self.end_more), Number(0)))
+        first = Cast(Ref(self.first_more), "int32")
+        self.say(Store(table.name, (*list_place(self, table), at), first, some))
+        length = Op("max", (Op("-", (Ref(self.end_more), Ref(self.first_more))), Number(0)))
+        self.say(Let(self.partial, Op("+", (Ref(self.partial), length))))
 
     def running(self, flags: Var, name: str) -> Value:
         """Return how many of the flags are set up to each."""

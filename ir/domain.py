@@ -40,6 +40,8 @@ class Table:
         many there are stand in tensors of their own, ``full`` and ``partial``.
     fixed : no tensor is read, so that the same sizes and parameters give the same table.
     whole : a tile that is listed has all its points, but for one that the end of a rank cuts.
+    most : how many tiles of a row are listed, 0 for all. Of a row that has more, the last one that
+        is listed, as partial, stands for all from there on to the last that may have points.
     """
 
     some: Expression
@@ -49,6 +51,7 @@ class Table:
     fixed: bool
     name: str = ""
     whole: bool = False
+    most: int = 0
 
     @property
     def full(self) -> str:

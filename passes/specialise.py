@@ -49,7 +49,7 @@ from .tile_work import operands
 ROWS = 64
 """Rows of a consumer."""
 
-BUDGET = {2: 232, 3: 152}
+BUDGET = {1: 216, 2: 232, 3: 152}
 """Registers of a thread that tiles may fill, by number of consumers."""
 
 IN_ORDER = 244
@@ -128,14 +128,15 @@ def specialise(
         return f"{lost[0]} is not laid out for descriptors"
     rows, walked = tiled[0], streamed[0]
     steps = dict(kernel.steps)
-    if steps.get(rows, 2 * ROWS) % (2 * ROWS):
+    if steps.get(rows, ROWS) % ROWS:
         return f"no more than {steps[rows]} rows of {rows} share a list"
     fixed = dict(tiles or {})
     if not 16 <= fixed.get(walked, 16) <= WIDEST:
         return f"a product has 16 to {WIDEST} columns, and {walked} has tiles of {fixed[walked]}"
     found = []
     blocks = [w.width & -w.width for w in kernel.traversals[0].walks]
-    for cut in cuts(kernel, sizes.get(walked, RANK_IS_LONG)):
+    alone = (ALONE,) if steps.get(rows, 2 * ROWS) % (2 * ROWS) else ()
+    for cut in (*alone, *cuts(kernel, sizes.get(walked, RANK_IS_LONG))):
         tile = {rows: ROWS * cut.crew.consumers, walked: fixed.get(walked, cut.columns)}
         if any(block % tile[walked] for block in blocks) or steps.get(rows, 0) % tile[rows]:
             continue
@@ -149,7 +150,7 @@ def specialise(
     stays = cut.crew.persistent
     drawn = stays and cut.crew.rotated and uneven(kernel)
     crew = replace(cut.crew, paired=stays and not drawn and slanted(kernel, rows), drawn=drawn)
-    if crew.rotated and crew.consumers == 2 and sizes.get(walked, RANK_IS_LONG) >= RESTS:
+    if crew.rotated and crew.consumers < 3 and sizes.get(walked, RANK_IS_LONG) >= RESTS:
         crew = replace(crew, resting=resting(kernel))
     return replace(cut_kernel(kernel, target, whole), crew=crew, described=described)
 
@@ -190,6 +191,8 @@ def unmeasured(kernel: MappedKernel, sizes: Mapping[str, int]) -> str:
     if max((n for _, n in kernel.static), default=0) > 256:
         return "more than 256 features were not measured"
     (traversal,) = kernel.traversals
+    if dict(kernel.steps).get(tiled[0], 2 * ROWS) % (2 * ROWS):
+        return f"fewer than {2 * ROWS} rows of {tiled[0]} share a list, which was not measured"
     early = len(walked_products(kernel))
     if early > 1 and (traversal.domain.table is not None or traversal.walks):
         return "several products of rows that walk a list were not measured"
@@ -214,6 +217,10 @@ class Sizing:
     crew: Crew
     columns: int
     stages: int
+
+
+ALONE = Sizing(Crew(1), 64, 2)
+"""How a kernel is cut whose lists change every 64 rows: two such programs share a processor."""
 
 
 def cuts(kernel: MappedKernel, length: int) -> Iterator[Sizing]:
@@ -284,7 +291,7 @@ def fits(
     kept = sum(elements(f.ranks) for f in fields(kernel))
     products = [elements(e.ranks) for e in walked_products(kernel)]
     widest = max(products, default=0)
-    if cut.crew.rotated and consumers == 2:
+    if cut.crew.rotated and consumers < 3:
         # what accumulators take is carried from tile to tile in float32
         transient = sum(products) + max(1, len(computed(kernel))) * widest
     else:
@@ -318,7 +325,8 @@ def fits(
             ranks = writers[tensor].ranks
             if len([r for r in ranks if r in width]) > 1:
                 shared += elements(ranks) * size * consumers
-    return shared <= SHARED[target] * 1024
+    programs = 2 if consumers == 1 else 1
+    return shared * programs <= SHARED[target] * 1024
 
 
 def walked_products(kernel: MappedKernel) -> list[Einsum]:

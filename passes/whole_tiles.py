@@ -9,7 +9,7 @@
 A filter reads a tiled or streamed rank in steps, ``m // 256`` or ``m % 256 // 128``, of multiples
 of the tile's width, and a tile begins at a multiple of its width, so all its points read the same.
 
-Requires: tiles are cut, and a table finds those that have points. Keeps: which points exist.
+Requires: tiles are cut, and a table lists all that have points. Keeps: which points exist.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def whole_tiles(kernel: MappedKernel, parameters: Mapping[str, Scalar]) -> Mappe
 
     def said(t: Traversal) -> Traversal:
         table = t.domain.table
-        if table is None or table.test is None or not alike(table.test, widths, parameters):
+        if table is None or table.test is None or table.most:
+            return t
+        if not alike(table.test, widths, parameters):
             return t
         return replace(t, domain=replace(t.domain, table=replace(table, whole=True)))
 

@@ -81,6 +81,12 @@ def case(name: str) -> tuple[str, list[torch.Tensor], Mapping[str, Any]]:
         case "lists of narrow blocks":
             given = [*qkv(rows=300, columns=300), *blocks(0.6, 2, 10)]
             return "block_lists", given, {"P0": 256, "M0": 32}
+        case "lists of few rows each":
+            return (
+                "block_lists",
+                [*qkv(rows=200, columns=330), *blocks(0.6, 4, 6)],
+                {"P0": 64, "M0": 64},
+            )
     raise AssertionError(name)
 
 
@@ -88,7 +94,7 @@ CASES = (
     "a window inside a tile", "a window of several tiles", "a window behind rows without keys",
     "two ranges", "two ranges, the first of whole tiles", "documents of many tiles", "documents",
     "a range for each row", "a table of blocks", "lists", "lists of wide blocks, the last one cut",
-    "lists of narrow blocks",
+    "lists of narrow blocks", "lists of few rows each",
 )  # fmt: skip
 
 
@@ -116,3 +122,13 @@ def test_a_whole_first_tile_is_not_tested() -> None:
     assert "if ~(0 < partial_tiles) & (0 < full_tiles):" in untested
     assert "document_whole(" in untested and "document_cut(" not in untested
     assert "document_cut(" in tested
+
+
+def test_a_run_behind_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("einfall.passes.bound_tables.MOST", 3)
+    _, tensors, _ = case("documents of many tiles")
+    truth = einfall.interpret(examples.document, *tensors)
+    found = lowered("documents of many tiles")
+    assert dict(found.kernels[0].writes[0].most) == {"m": 3}
+    (got,) = run(found, tensors, {}, programs=2)
+    assert relative(got, truth) < 1e-3

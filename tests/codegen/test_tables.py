@@ -185,3 +185,18 @@ def test_a_table_at_a_length_whose_points_no_memory_holds() -> None:
         np.prod([b.extent(r, n) for r in b.ranks if r in "pm"], dtype=float) for b in table.writes
     ]
     assert sum(elements) <= (n // tiles["P0"]) * (n // tiles["M0"] + 2)
+
+
+@pytest.mark.parametrize("name", ("documents", "frames", "blocks_of_heads"))
+def test_a_run_stands_for_what_a_list_has_no_room_for(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("einfall.passes.bound_tables.MOST", 2)
+    given = tensors(name)
+    f = einfall.compile(declared(name), backend="triton", tiles=TILES)
+    k = f.lower(*given)
+    assert dict(k.kernels[0].writes[0].most) == {"m": 2}
+    truth = einfall.interpret(declared(name), *(x.cpu() for x in given))
+    (found,) = run_nests(declared(name), k, given, {})
+    assert relative(found, truth) < 1e-12
+    assert relative(f(*given), truth) < 2e-5
