@@ -66,10 +66,12 @@ class Found:
         return OURS in self.errors and all(x <= BOUND for x in self.ratios(self.peer).values())
 
 
-def seeds(row: Row, tensors: Sequence[Tensor], parameters: Mapping[str, Any]) -> list[Tensor]:
+def seeds(
+    row: Row, tensors: Sequence[Tensor], parameters: Mapping[str, Any], seed: int = 1
+) -> list[Tensor]:
     """Return random gradients of the outputs, as the tensors' dtype has them."""
     outputs = row.formula(tuple(tensors), parameters)
-    draw = torch.Generator().manual_seed(5)
+    draw = torch.Generator().manual_seed(5 * seed)
     made = (torch.randn(x.shape, generator=draw) for x in outputs)
     return [x.to(tensors[0].device, tensors[0].dtype) for x in made]
 
@@ -120,37 +122,49 @@ def flex(row: Row) -> Formula:
     return call
 
 
-def measure(row: Row, tokens: int, dtype: str, device: str = "cuda") -> Found:
-    """Compute all gradients of a row by everybody, and compare them with float64."""
-    tensors, parameters = inputs(row, tokens, getattr(torch, dtype), device)
-    given = seeds(row, tensors, parameters)
-    wide = [x.double() if x.is_floating_point() else x for x in tensors]
-    expected = gradients(row.formula, wide, parameters, given)
-    real = (x.is_floating_point() for x in tensors)
-    names = [n for n, kept in zip(row.cascade.inputs, real, strict=True) if kept]
-    who: dict[str, Any] = {OURS: ours, DENSE: lambda row: row.formula}
+def measure(row: Row, tokens: int, dtype: str, device: str = "cuda", draws: int = 1) -> Found:
+    """Compute all gradients of a row by everybody, and compare them with float64.
+
+    Of several draws errors and gradients are added up, squared: a gradient of few numbers, each a
+    sum over all pairs, has an error that one draw says little about.
+    """
+    who: dict[str, Any] = {OURS: ours(row), DENSE: row.formula}
     if row.functions is not None and device == "cuda":
-        who[FLEX] = flex
+        who[FLEX] = flex(row)
     found = Found(row.name, dtype, tokens)
-    for name, maker in who.items():
-        try:
-            made = gradients(maker(row), tensors, parameters, given)
-        except Exception as error:  # whatever stops one of them must not stop the others
-            found.refusals[name] = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
-            continue
-        found.errors[name] = {
-            n: float((x.double() - y).norm() / y.norm())
-            for n, x, y in zip(names, made, expected, strict=True)
-        }
+    apart: dict[tuple[str, str], float] = {}
+    whole: dict[str, float] = {}
+    for seed in range(1, draws + 1):
+        tensors, parameters = inputs(row, tokens, getattr(torch, dtype), device, seed)
+        given = seeds(row, tensors, parameters, seed)
+        wide = [x.double() if x.is_floating_point() else x for x in tensors]
+        expected = gradients(row.formula, wide, parameters, given)
+        real = (x.is_floating_point() for x in tensors)
+        names = [n for n, kept in zip(row.cascade.inputs, real, strict=True) if kept]
+        for name, y in zip(names, expected, strict=True):
+            whole[name] = whole.get(name, 0.0) + float(y.square().sum())
+        for name, call in who.items():
+            try:
+                made = gradients(call, tensors, parameters, given)
+            except Exception as error:  # whatever stops one of them must not stop the others
+                why = str(error).splitlines()[0][:200]
+                found.refusals[name] = f"{type(error).__name__}: {why}"
+                continue
+            for n, x, y in zip(names, made, expected, strict=True):
+                square = float((x.double() - y).square().sum())
+                apart[name, n] = apart.get((name, n), 0.0) + square
+    for name in who:
+        if name not in found.refusals:
+            found.errors[name] = {n: (apart[name, n] / x) ** 0.5 for n, x in whole.items()}
     return found
 
 
-def job(name: str, tokens: int, dtype: str) -> Found:
+def job(name: str, tokens: int, dtype: str, draws: int) -> Found:
     """Measure a row by name, in a process of its own."""
     torch.set_num_threads(1)
     os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
     (row,) = (row for row in ROWS if row.name == name)
-    return measure(row, tokens, dtype)
+    return measure(row, tokens, dtype, draws=draws)
 
 
 def text(results: Sequence[Found]) -> str:
@@ -197,6 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", nargs="+", default=names, choices=names)
     parser.add_argument("--dtypes", nargs="+", default=["bfloat16", "float16"])
     parser.add_argument("--tokens", nargs="+", type=int, default=[260])
+    parser.add_argument("--draws", type=int, default=1, help="random tensors to measure over")
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1))
     parser.add_argument("--out", type=Path, help="folder for gradients.json and gradients.md")
     options = parser.parse_args(arguments)
@@ -206,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start = time.perf_counter()
     results: list[Found] = []
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
-        for done in as_completed([pool.submit(job, *x) for x in jobs]):
+        for done in as_completed([pool.submit(job, *x, options.draws) for x in jobs]):
             results.append(done.result())
             print(text(results[-1:]).split("\n", 2)[2], flush=True)
             if options.out:

@@ -55,13 +55,16 @@ class Row:
         return getattr(einfall.examples, self.name)  # type: ignore[no-any-return]
 
 
-def inputs(row: Row, n: int, dtype: torch.dtype, device: str) -> tuple[Tensors, dict[str, Any]]:
+def inputs(
+    row: Row, n: int, dtype: torch.dtype, device: str, seed: int = 1
+) -> tuple[Tensors, dict[str, Any]]:
     """Return a row's tensors for as many queries as keys, and its parameters."""
     name = "relative_bias" if row.text else row.name
-    arrays, parameters = make(name, seed=1, scale=SCALE | {"p": n, "m": n})
+    arrays, parameters = make(name, seed=seed, scale=SCALE | {"p": n, "m": n})
     made = [torch.from_numpy(x) for x in arrays]
     if row.text:  # a vector for each distance in place of a number
-        made[3] = torch.randn(made[3].shape[0], 2 * n - 1, SCALE["e"])
+        draw = torch.Generator().manual_seed(seed)
+        made[3] = torch.randn(made[3].shape[0], 2 * n - 1, SCALE["e"], generator=draw)
     return tuple((x.to(dtype) if x.is_floating_point() else x).to(device) for x in made), parameters
 
 
