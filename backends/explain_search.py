@@ -12,6 +12,9 @@ def search_lines(kernel: MappedKernel) -> tuple[str, ...]:
         return ()
     (rank,) = kernel.ranks("tiled")
     digits = len(search.digits)
+    if kernel.searches_rows:
+        bits = f", {search.digits[0]} bits of a code at a time" if digits else ""
+        return (f"chooses from {rank}, of which a program holds a row{bits}, and sorts nothing",)
     kernels = 2 * digits + 3
     lines = [
         f"chooses from {rank}, which no program holds whole: {kernels} kernels walk it "

@@ -62,7 +62,7 @@ def rank_walks(cascade: Cascade, mapping: Mapped) -> tuple[RankWalks, ...]:
         for kernel in mapping.kernels:
             n = sum(t.streaming.rank in ranks for t in kernel.traversals)
             if kernel.search is not None and set(kernel.ranks("tiled")) & set(ranks):
-                n += kernel.search.traversals
+                n += 1 if kernel.searches_rows else kernel.search.traversals
             loops += [(kernel.name, n)] if n else []
             held += [kernel.name] if set(kernel.ranks("resident")) & set(ranks) else []
         if not loops and written.levels < 2 and not reduced & set(ranks):

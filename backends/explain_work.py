@@ -79,7 +79,7 @@ class Counter:
         """How often a kernel wants a whole tensor from memory: once for each loop along it."""
         loops = 0
         if self.kernel.search is not None and tensor in self.kernel.reads:
-            return self.kernel.search.traversals
+            return 1 if self.kernel.searches_rows else self.kernel.search.traversals
         for traversal in self.kernel.traversals:
             rank = traversal.streaming.rank
             loops += any(

@@ -162,8 +162,13 @@ class Finder(Lowering):
             return self.lead(count)
         return Op("falling", (self.value, Number(start), Number(count)))
 
-    def members(self) -> tuple[Value, Value | None]:  # type: ignore[override]
-        """Return which numbers lie beyond the bound, and which are equal to it."""
+    def members(  # type: ignore[override]
+        self, found: tuple[Value, Value] | None = None
+    ) -> tuple[Value, Value | None]:
+        """Return which numbers lie beyond the bound, and which are equal to it.
+
+        ``found`` are the bound's bits, the last digit apart, where they are not in memory.
+        """
         axes = (self.along,)
         if self.body.selector == "threshold":
             beyond: Value = Op(">", (self.value, self.wide(self.body.argument, {})))
@@ -172,8 +177,10 @@ class Finder(Lowering):
             above = self.let(self.names.take("above"), both(beyond, self.open), axes, "bool")
             return Ref(above), None
         last = len(self.search.digits) - 1
-        prefix = self.fetch(self.named("prefix", last - 1), self.row)
-        bound = self.fetch(self.named("prefix", last), self.row)
+        if found is None:
+            prefix = self.fetch(self.named("prefix", last - 1), self.row)
+            found = (prefix, self.fetch(self.named("prefix", last), self.row))
+        prefix, bound = found
         lead = self.lead(sum(self.search.digits[:last]))
         lead = Ref(self.let(self.names.take("lead"), lead, axes, "int32"))
         digit = Ref(self.let(self.names.take("last"), self.digit(last), axes, "int32"))

@@ -43,6 +43,7 @@ from .loop_nest import (
     Store,
     Value,
 )
+from .search_rows import search_rows
 from .select import both
 from .signature import sign
 
@@ -58,6 +59,8 @@ def search_nests(
 ) -> tuple[Nest, ...]:
     """Return the loop nests of a search, in the order in which they run; the last one lists."""
     assert kernel.search is not None
+    if kernel.searches_rows:
+        return (search_rows(kernel, dtypes=dtypes, buffers=buffers),)
     found = Searching(kernel, kernel.search, dtypes, buffers)
     nests: list[Nest] = []
     for k in range(len(kernel.search.digits)):

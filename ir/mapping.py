@@ -135,17 +135,19 @@ class Search:
 
     selection : the einsum that selects. digits : how many bits of a value's code each of the first
     kernels tells apart, none where the bound is known. mass : whether values are summed, not
-    counted. stem : how the names of what passes between the kernels begin.
+    counted. stem : how the names of what passes between the kernels begin. most : coordinates of
+    the rank, at most, as a power of two; 0 if that is not known.
     """
 
     selection: str
     digits: tuple[int, ...]
     mass: bool
     stem: str
+    most: int = 0
 
     @property
     def traversals(self) -> int:
-        """How often the rank is walked: once for each digit, to count, and to list."""
+        """How often the rank is walked, tile by tile: for each digit, to count, and to list."""
         return len(self.digits) + 2
 
 
@@ -215,6 +217,14 @@ class MappedKernel:
     def partition(self, rank: str) -> Partition:
         """How a tiled, streamed or resident rank is cut."""
         return next(p for p in self.partitions if p.rank == rank)
+
+    @property
+    def searches_rows(self) -> bool:
+        """Whether one program holds all that a list is chosen from, and finds its members."""
+        if self.search is None or self.search.mass:
+            return False
+        (rank,) = self.ranks("tiled")
+        return 0 < self.search.most <= self.partition(rank).tile
 
     def einsums(self) -> Iterator[Einsum | Field]:
         """Yield all that the kernel computes, in order."""

@@ -176,6 +176,7 @@ def map_search(
     facts = Facts(slice, sizes, shapes, parameters, found, writers, frozenset(inside))
     collect_presence(slice.einsums, facts)
     mass = body.selector in ("cover", "exceed", "within")
+    most = 1 << (sizes[body.rank] - 1).bit_length() if sizes.get(body.rank, 0) > 0 else 0
     digits = () if body.selector == "threshold" else (4,) * 8 if mass else (8,) * 4
     roles: list[tuple[str, Role]] = [(r, "grid") for r in group.parallel]
     return MappedKernel(
@@ -189,7 +190,7 @@ def map_search(
         presence=tuple(facts.found.items()),
         taking=tuple(facts.taking.items()),
         infinite=tuple(sorted(infinite_tensors(cascade))),
-        search=Search(group.searched, digits, mass, group.searched),
+        search=Search(group.searched, digits, mass, group.searched, most),
     )
 
 

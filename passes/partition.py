@@ -36,6 +36,9 @@ RANK_IS_LONG = 1 << 20
 LARGEST = 1 << 20
 """Elements of a tile, at most, in Triton."""
 
+ALONE = 16384
+"""Coordinates of a rank, at most, in which one program searches alone."""
+
 FEW = 4
 """Rows that a sum without a product takes at a time."""
 
@@ -236,12 +239,16 @@ def order_configurations(
 
 
 def search_configuration(kernel: MappedKernel, sizes: Mapping[str, int]) -> Configuration:
-    """Return how a rank is cut that members are searched in: in about a hundred tiles.
+    """Return how a rank is cut that members are searched in: in about a hundred tiles, or not.
 
-    Sums lie in registers beside the numbers, once for each digit, so their tiles are narrow.
+    Sums lie in registers beside the numbers, once for each digit, so their tiles are narrow. Where
+    values are counted and a program can hold the rank, it searches alone.
     """
     assert kernel.search is not None
     (rank,) = kernel.ranks("tiled")
+    if not kernel.search.mass and 0 < kernel.search.most <= ALONE:
+        width = max(2048, kernel.search.most)
+        return Configuration(((rank, width),), min(16, width // 512), 1)
     width = 2048
     while not kernel.search.mass and width < 16384 and 128 * width < sizes.get(rank, RANK_IS_LONG):
         width *= 2

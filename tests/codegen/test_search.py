@@ -50,6 +50,25 @@ def agree(
 @pytest.mark.parametrize(
     "selection",
     [
+        "topk[m, 60](X[p, m], forced=m % 300 == 2, forbidden=m > 1500 * p)",
+        "topk[m, 3 + 40 * p](X[p, m], ascending=True)",
+        "topk[m, 2600](X[p, m], ascending=True)",
+        "threshold[m, 1.5](X[p, m], forced=m == 3, forbidden=m % 2 == 1)",
+    ],
+)
+def test_a_program_that_holds_a_row_searches_alone(selection: str) -> None:
+    text = LISTS.format(arguments="", selection=selection)
+    lowered = agree(text, scores(2500), tiles={"j": 64})
+    (searching,) = (k for k in lowered.mapping.kernels if k.search is not None)
+    assert searching.searches_rows
+    (line,) = [x for x in str(lowered.explain()).splitlines() if "of which a program holds" in x]
+    assert "sorts nothing" in line
+    assert len(lowered.kernels) == (3 if "forced=m % 300" in selection else 1)
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [
         "topk[m, 70](X[p, m])",
         "topk[m, 0](X[p, m])",
         "topk[m, 60](X[p, m], forced=m % 300 == 2, forbidden=m > 5000 * p)",
@@ -148,7 +167,8 @@ def test_long_lists_in_order_are_refused() -> None:
 
 def test_explain_tells_the_walks() -> None:
     text = LISTS.format(arguments="", selection="topk[m, 70](X[p, m])")
-    found = str(einfall.compile(einfall.cascade(text)).lower(scores()).explain())
+    f = einfall.compile(einfall.cascade(text), tiles={"m": 4096})
+    found = str(f.lower(scores()).explain())
     assert "11 kernels walk it 6 times" in " ".join(found.split())
 
 
