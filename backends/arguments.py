@@ -120,8 +120,8 @@ def lowering_key(cascade: Cascade, known: Known) -> Any:
     return (
         widths, sizes, extents, values, tuple(known.dtypes.items()), known.target,
         tuple(known.tiles.items()), known.described, known.descriptors,
-        known.num_warps, known.num_stages, known.choice, tuple(known.parts.items()), known.inside,
-        known.emitter, known.overlap, known.atomics, even,
+        known.num_warps, known.num_stages, known.choice, tuple(known.parts.items()), known.whole,
+        known.inside, known.emitter, known.overlap, known.atomics, even,
     )  # fmt: skip
 
 

@@ -32,7 +32,7 @@ from .latest import Latest
 from .launch import READY_LIMIT, Plan, Prepared, Ready
 from .lowered import Lowered, lower_cascade
 from .operator import one_line, traced
-from .parts import processors_of, worth_parts
+from .parts import kept_whole, processors_of, worth_parts
 from .triton import gluon_missing, hashing, overlapping
 from .triton_tune import tune, wanted
 from .walked_sizes import made_sizes
@@ -335,10 +335,12 @@ class Compiled:
         made = made_sizes(lowered.mapping, known.sizes, known.parameters)
         whole = {**known.sizes, **made}
         if wanted is None:
-            found = worth_parts(lowered.mapping, whole, processors_of(), known.parameters)
+            at = whole, processors_of(), known.parameters
+            found = worth_parts(lowered.mapping, *at)
             if found:
+                kept = kept_whole(lowered.mapping, found, *at)
                 try:
-                    split = self._lower(replace(known, parts=found))
+                    split = self._lower(replace(known, parts=found, whole=kept))
                 except (BackendError, PassError) as error:
                     log.debug("%s is not reduced in parts: %s", self.declared.name, error)
                     split = lowered

@@ -88,22 +88,53 @@ def worth_parts(
     They are where programs would leave multiprocessors idle, and where parts can be so long that
     storing their states moves no more than walking them does: few rows, as in decoding.
     """
-    found: dict[str, int] = {}
-    for kernel in mapping.kernels:
-        for rank in kernel.ranks("streamed"):
-            alone = len(kernel.traversals) == 1 and kernel.traversals[0].streaming.rank == rank
-            counted = all(r in sizes for r in kernel.ranks("grid") + kernel.ranks("tiled"))
-            if not (alone and counted and sizes.get(rank, 0) >= SHORTEST):
-                continue
-            length = walked_length(kernel, rank, sizes, parameters or {})
-            if length < SHORTEST:
-                continue
-            tiles = -(-length // kernel.partition(rank).tile)
-            slots = processors * kernel.residents
-            least = least_tiles(kernel, rank, sizes)
-            if tiles_of_part(tiles, programs(kernel, sizes), slots, least) < tiles:
-                found[rank] = 0
-    return found
+    return {
+        rank: 0
+        for kernel in mapping.kernels
+        for rank in kernel.ranks("streamed")
+        if pays(kernel, rank, sizes, processors, parameters or {})
+    }
+
+
+def kept_whole(
+    mapping: Mapped,
+    parts: Mapping[str, int],
+    sizes: Mapping[str, int],
+    processors: int,
+    parameters: Mapping[str, Scalar] | None = None,
+) -> tuple[str, ...]:
+    """Return what kernels store that walk a rank of ``parts``, but had better walk it whole."""
+    return tuple(
+        target
+        for kernel in mapping.kernels
+        if set(kernel.ranks("streamed")) & set(parts)
+        and not any(
+            pays(kernel, rank, sizes, processors, parameters or {})
+            for rank in kernel.ranks("streamed")
+        )
+        for target in kernel.writes
+    )
+
+
+def pays(
+    kernel: MappedKernel,
+    rank: str,
+    sizes: Mapping[str, int],
+    processors: int,
+    parameters: Mapping[str, Scalar],
+) -> bool:
+    """Whether one kernel is faster if it reduces a rank in parts."""
+    alone = len(kernel.traversals) == 1 and kernel.traversals[0].streaming.rank == rank
+    counted = all(r in sizes for r in kernel.ranks("grid") + kernel.ranks("tiled"))
+    if not (alone and counted and sizes.get(rank, 0) >= SHORTEST):
+        return False
+    length = walked_length(kernel, rank, sizes, parameters)
+    if length < SHORTEST:
+        return False
+    tiles = -(-length // kernel.partition(rank).tile)
+    slots = processors * kernel.residents
+    least = least_tiles(kernel, rank, sizes)
+    return tiles_of_part(tiles, programs(kernel, sizes), slots, least) < tiles
 
 
 def walked_length(

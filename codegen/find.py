@@ -89,9 +89,9 @@ class Finder(Lowering):
         self.axes[name] = Axis(name, name, width, valid=width)
         return self.axes[name]
 
-    def tiles(self, width: int) -> Axis:
-        """Return an axis along which tiles of the rank are looked at together."""
-        name = f"{self.along}_tile"
+    def tiles(self, width: int, name: str = "") -> Axis:
+        """Return an axis along which tiles, of the rank or what is named, are seen together."""
+        name = name or f"{self.along}_tile"
         axis = Axis(name, name, width, f"{name.upper()}S", f"{name}_first", valid=width)
         self.axes = {name: axis, **self.axes}
         return axis

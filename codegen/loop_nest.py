@@ -174,8 +174,8 @@ class Fold:
 class Order:
     """Put the coordinates of an axis in order: by group, the largest value first, the lowest first.
 
-    var : the coordinates in that order, along another axis of the same width; ``values`` what
-        stands there (None where nobody asks).
+    var : the coordinates in that order, along another axis of the same width, or a narrower one
+        for the first of them; ``values`` what stands there (None where nobody asks).
     group : small numbers from 0 on. value : None where the coordinate alone decides.
     """
 

@@ -156,6 +156,8 @@ class Program:
             value = np.broadcast_to(self.value(order.value, axes), shape)
             keys.insert(0, -value)
         place = np.lexsort(keys, axis=axes.index(order.axis))
+        (along,) = set(order.var.axes) - (set(axes) - {order.axis})
+        place = np.take(place, np.arange(self.width(along)), axes.index(order.axis))
         self.bind(order.var.name, order.var.axes, place)
         if order.values is not None:
             found = np.take_along_axis(-keys[0], place, axes.index(order.axis))

@@ -53,7 +53,7 @@ def search_rows(
     found.say(
         Store(selection, found.listed(own), Number(0), Op("and", (Op(">=", (own, count)), *ends)))
     )
-    many = found.tiles(MANY)
+    many = found.tiles(MANY, found.names.take("slot"))
 
     def clear() -> None:
         place = Index(many.name)

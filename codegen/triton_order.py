@@ -22,7 +22,12 @@ def print_order(printer: Printer, order: Order) -> None:
         texts = [printer.broadcast(x, axes) for x in (order.group, order.value)]
         packed = f"ranked({texts[0]}, {texts[1]}, {place})"
     printer.helpers.setdefault("ranked" if order.value else "grouped")
-    printer.add(f"{name} = tl.sort({packed}, {axes.index(order.axis)})")
+    (along,) = set(order.var.axes) - (set(axes) - {order.axis})
+    first, at = printer.axes[along].width, axes.index(order.axis)
+    if first < printer.axes[order.axis].width:
+        printer.add(f"{name} = ~tl.topk(~{packed}, {first}, {at})")  # the least are wanted
+    else:
+        printer.add(f"{name} = tl.sort({packed}, {at})")
     if is_read(printer.nest, order.var):
         printer.helpers.setdefault("place_of")
         printer.add(f"{order.var.name} = place_of({name})")

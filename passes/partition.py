@@ -15,11 +15,13 @@ from ..ir.errors import BackendError, PassError
 from ..ir.expression import (
     Access,
     Parameter,
+    Populate,
     Reduce,
     free_ranks,
     walk,
 )
 from ..ir.mapping import MappedKernel, Partition
+from ..ir.selection import list_rank
 from ..ir.streaming import Field
 from .tile_work import all_ranks, contracts, folded_body, folds, is_product, operands
 from .walked_span import looked_up
@@ -148,7 +150,7 @@ def resident_parts(
     are not aligned (seen on an H200: float16 and bfloat16, 96 = 64 + 32, rows of 99 elements).
     """
     if rank in (r for pair in kernel.ordered for r in pair):
-        return ((0, order_width(kernel), size),)
+        return ((0, list_width(kernel, rank, size), size),)
     parts = parts_of(size)
     if len(parts) < 2 or not target.startswith("sm_9"):
         return parts
@@ -222,6 +224,20 @@ def order_width(kernel: MappedKernel) -> int:
     sizes = dict(kernel.static)
     most = max(sizes[r] for pair in kernel.ordered for r in pair)
     return max(SMALLEST, 1 << max(most - 1, 0).bit_length())
+
+
+def list_width(kernel: MappedKernel, rank: str, size: int) -> int:
+    """Return the width of the tiles of a rank that is put in order, or of its list.
+
+    A list of the first few is as wide as they are; where a sum of values ends it, it is not known
+    beforehand how many they are.
+    """
+    width = order_width(kernel)
+    few = any(
+        isinstance(e.body, Populate) and e.body.selector == "topk" and list_rank(e) == rank
+        for e in kernel.before
+    )
+    return min(width, max(SMALLEST, 1 << max(size - 1, 0).bit_length())) if few else width
 
 
 def order_configurations(

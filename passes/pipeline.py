@@ -69,7 +69,7 @@ class Known:
     emitter : ``tl`` or ``gluon`` text, or ``auto``, which takes the faster where both are possible.
     descriptors : whether descriptors are used where they may be (None: where they pay).
     parts : streamed ranks that are reduced in parts side by side, and in how many (0: the launcher
-        chooses).
+        chooses). whole : tensors that are made all the same by kernels that walk such a rank whole.
     static : inputs that seldom change; what follows from them alone is kept between calls.
     overlap : whether a kernel may be launched while the one before it still runs, and wait inside.
     atomics : whether programs may add to the same sums in memory, in no fixed order.
@@ -88,6 +88,7 @@ class Known:
     inside: tuple[str, ...] = ()
     choice: int = 0
     parts: Mapping[str, int] = field(default_factory=dict)
+    whole: tuple[str, ...] = ()
     emitter: str = "tl"
     overlap: bool = False
     static: tuple[str, ...] = ()
@@ -238,6 +239,7 @@ def attempt(
                     cascade,
                     groups,
                     known.parts,
+                    whole=known.whole,
                     sizes=known.sizes,
                     real=fractions(known, dtypes),
                 )

@@ -251,15 +251,19 @@ def split_groups(
     groups: Iterable[Group],
     parts: Mapping[str, int],
     *,
+    whole: tuple[str, ...] = (),
     sizes: Mapping[str, int] | None = None,
     real: tuple[str, ...] = (),
 ) -> tuple[Cascade, tuple[Cut, ...]]:
     """Split the streamed ranks named in ``parts`` in every group of einsums that walks one.
 
-    ``sizes`` are those that are known, ``real`` names what holds fractions.
+    Groups that make what is named in ``whole`` stay. ``sizes`` are those that are known, ``real``
+    names what holds fractions.
     """
     cuts = []
     for group in groups:
+        if set(group.targets) & set(whole):
+            continue
         for rank in group.segments and {group.streamed, *group.segments} & set(parts):
             raise PassError(
                 f"{rank} of {cascade.name} cannot be reduced in parts side by side: it is walked "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 import einfall
 from einfall import examples
@@ -34,3 +35,13 @@ def test_kernel_compiles_well(name: str, features: int, target: str, dtype: str)
         report = compile_ahead(kernel, dict(lowered.mapping.dtypes), target)
         check(report)
         assert report.shared <= 227 * 1024
+
+
+def test_a_search_in_one_program_compiles() -> None:
+    text = "def f(X, *, k):\n    T[p, j] = topk[m, k](X[p, m], forced=m < 1)\n    return T"
+    lowered = einfall.compile(einfall.cascade(text), emitter="tl").lower(
+        torch.empty(32, 4000), k=200, target="sm_90"
+    )
+    assert len(lowered.kernels) == 3
+    report = compile_ahead(lowered.kernels[0], dict(lowered.mapping.dtypes), "sm_90")
+    assert report.spill_stores == 0

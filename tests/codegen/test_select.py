@@ -71,6 +71,17 @@ def test_lists_are_the_interpreters(selection: str) -> None:
     agree(LISTS.format(arguments="", selection=selection), scores()[5:] if mass else scores())
 
 
+@pytest.mark.parametrize("more", ["", ", forced=m % 90 == 1, ascending=True"])
+def test_of_many_only_the_first_few_are_put_in_order(more: str) -> None:
+    draw = numpy.random.default_rng(3)
+    X = torch.from_numpy(numpy.round(8 * draw.standard_normal((5, 200))) / 8).float()
+    text = LISTS.format(arguments="", selection=f"topk[m, 20](X[p, m]{more})")
+    cascade = agree(text, X)
+    source = einfall.compile(cascade, backend="triton").lower(X).source
+    assert "= ~tl.topk(~ranked(" in source
+    assert "j = tl.arange(0, 32)" in source
+
+
 @pytest.mark.parametrize(
     ("selector", "length"), [("cover", 2), ("exceed", 3), ("within", 2), ("topk", 3)]
 )

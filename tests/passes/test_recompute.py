@@ -86,10 +86,26 @@ def test_scores_along_diagonals_are_read_from_a_product() -> None:
 
 
 @pytest.mark.parametrize("name", ["quest", "tidal_decode"])
-def test_what_was_found_is_walked_in_parts(name: str) -> None:
+def test_beside_lists_in_order_a_rank_is_walked_in_parts(name: str) -> None:
     shapes, parameters = SELECTING[name]
     k = lowered(getattr(examples, name), *shapes, **parameters)
-    assert [c.rank for c in k.mapping.cuts] == ["m"] * (1 if name == "quest" else 2)
+    assert [c.rank for c in k.mapping.cuts] == ["m"]
+
+
+FEW_AND_MANY = """
+def f(Q, P, K):
+    A[r] = max[m](sum[e](Q[r, e] * K[m, e]))
+    B[p] = max[m](sum[e](P[p, e] * K[m, e]))
+    return A, B
+"""
+
+
+def test_only_kernels_of_few_rows_walk_in_parts() -> None:
+    k = lowered(FEW_AND_MANY, (16, 64), (32768, 64), (32768, 64))
+    (cut,) = k.mapping.cuts
+    walking = {x.writes: x.ranks("grid") for x in k.mapping.kernels if x.ranks("streamed")}
+    assert walking[cut.states] == (cut.part,)
+    assert walking["B",] == ()
 
 
 NORMS = """
