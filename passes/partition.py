@@ -7,7 +7,7 @@ exceeds either is never proposed. Among the legal ones the order is what measure
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 
 from ..ir.cascade import Einsum
@@ -15,53 +15,36 @@ from ..ir.errors import BackendError, PassError
 from ..ir.expression import (
     Access,
     Parameter,
-    Populate,
     Reduce,
     free_ranks,
     walk,
 )
 from ..ir.mapping import MappedKernel, Partition
-from ..ir.selection import list_rank
 from ..ir.streaming import Field
+from .selection_tiles import (
+    RANK_IS_LONG,
+    REGISTERS,
+    SMALLEST,
+    Configuration,
+    list_width,
+    order_configurations,
+    search_configuration,
+)
 from .tile_work import all_ranks, contracts, folded_body, folds, is_product, operands
 from .walked_span import looked_up
 
 SHARED = {"sm_80": 163, "sm_86": 99, "sm_89": 99, "sm_90": 227, "sm_100": 227, "gfx942": 64}
 """KiB of shared memory that one program may have, by target."""
 
-SMALLEST = 16
-"""Coordinates in the narrowest tile that a tensor core takes."""
-
-RANK_IS_LONG = 1 << 20
-"""The size that a rank of open size is taken for."""
-
 LARGEST = 1 << 20
 """Elements of a tile, at most, in Triton."""
-
-ALONE = 16384
-"""Coordinates of a rank, at most, in which one program searches alone."""
 
 FEW = 4
 """Rows that a sum without a product takes at a time."""
 
-ORDERED = 2048
-"""Elements that a program of several rows puts in order."""
-
-REGISTERS = 216
-"""32-bit registers of a thread that tiles may fill; the rest is for addresses and limits."""
-
 
 SINGLE = ((4, 4, 4, 1), (1, 1, 4, 1), (1, 1, 8, 1), (1, 1, 16, 1))
 """Rows, columns, warps and stages of kernels that walk nothing, where wider tiles do not fit."""
-
-
-@dataclass(frozen=True, slots=True)
-class Configuration:
-    """One way to cut a kernel: tile by rank, warps, stages of the loop's loads in flight."""
-
-    tiles: tuple[tuple[str, int], ...]
-    num_warps: int
-    num_stages: int
 
 
 def partition(
@@ -217,58 +200,6 @@ def configurations(
             cut = {r: min(width, widest[r]) for r in (*tiled, *streamed)}
             if streamed and fits(kernel, cut, 4, 1, dtypes, target):
                 yield Configuration(tuple(cut.items()), 4, 1)
-
-
-def order_width(kernel: MappedKernel) -> int:
-    """Return the width of the tiles of a rank that is put in order, and of its list."""
-    sizes = dict(kernel.static)
-    most = max(sizes[r] for pair in kernel.ordered for r in pair)
-    return max(SMALLEST, 1 << max(most - 1, 0).bit_length())
-
-
-def list_width(kernel: MappedKernel, rank: str, size: int) -> int:
-    """Return the width of the tiles of a rank that is put in order, or of its list.
-
-    A list of the first few is as wide as they are; where a sum of values ends it, it is not known
-    beforehand how many they are.
-    """
-    width = order_width(kernel)
-    few = any(
-        isinstance(e.body, Populate) and e.body.selector == "topk" and list_rank(e) == rank
-        for e in kernel.before
-    )
-    return min(width, max(SMALLEST, 1 << max(size - 1, 0).bit_length())) if few else width
-
-
-def order_configurations(
-    kernel: MappedKernel, tiled: tuple[str, ...], widest: Mapping[str, int]
-) -> Iterator[Configuration]:
-    """Yield configurations of a kernel that puts rows in order.
-
-    An element takes two registers, and as many again while it is exchanged.
-    """
-    width = order_width(kernel)
-    for rows in (16, 8, 4, 2, 1):
-        warps = min(16, max(4, rows * width // 512))
-        if rows * width <= ORDERED or (rows == 1 and 8 * width <= REGISTERS * 32 * warps):
-            yield Configuration(tuple((r, min(rows, widest[r])) for r in tiled), warps, 1)
-
-
-def search_configuration(kernel: MappedKernel, sizes: Mapping[str, int]) -> Configuration:
-    """Return how a rank is cut that members are searched in: in about a hundred tiles, or not.
-
-    Sums lie in registers beside the numbers, once for each digit, so their tiles are narrow. Where
-    values are counted and a program can hold the rank, it searches alone.
-    """
-    assert kernel.search is not None
-    (rank,) = kernel.ranks("tiled")
-    if not kernel.search.mass and 0 < kernel.search.most <= ALONE:
-        width = max(2048, kernel.search.most)
-        return Configuration(((rank, width),), min(16, width // 512), 1)
-    width = 2048
-    while not kernel.search.mass and width < 16384 and 128 * width < sizes.get(rank, RANK_IS_LONG):
-        width *= 2
-    return Configuration(((rank, width),), min(16, width // 512), 1)
 
 
 def crowded(kernel: MappedKernel) -> bool:

@@ -35,15 +35,14 @@ from ..ir.expression import (
 from ..ir.mapping import Crew, MappedKernel
 from ..ir.streaming import Field
 from .partition import (
-    RANK_IS_LONG,
     SHARED,
-    Configuration,
     cut_kernel,
     narrow,
     resident_parts,
     twofold,
 )
 from .resting import resting
+from .selection_tiles import RANK_IS_LONG, Configuration
 from .tile_work import operands
 
 ROWS = 64
