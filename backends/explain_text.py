@@ -167,6 +167,8 @@ def language(k: KernelExplanation) -> Iterator[str]:
         yield "it draws the next when it is done with one, for the data say how long each takes"
     if k.crew.ahead:
         yield "a tile's first product is issued beside the last one of the tile before"
+    if k.crew.behind:
+        yield "what consumers share out is multiplied one tile behind, so that they may drift apart"
     if k.crew.resting:
         grown = " and ".join(k.crew.resting)
         yield f"frames rest while a tile adds little to {grown}; else it is taken once more"

@@ -94,7 +94,8 @@ def lower_cascade(cascade: Cascade, known: Known) -> Lowered:
                 kernels.append(print_triton(replace(nest, leads=leads, follows=follows)))
             mapped.append(kernel)
             continue
-        cut, printed = emit(mapping, kernel, known, *places)
+        before = (mapped[-1], kernels[-1]) if mapped and kernels else None
+        cut, printed = emit(mapping, kernel, known, *places, before)
         for table in table_nests(cut, dtypes=dtypes):
             if table.name not in made:
                 made[table.name] = print_triton(table)
@@ -110,11 +111,12 @@ def emit(
     known: Known,
     leads: bool = False,
     follows: bool = False,
+    before: tuple[MappedKernel, Kernel] | None = None,
 ) -> tuple[MappedKernel, Kernel]:
     """Print a kernel, in Gluon if that is asked for; its mapping says in what, and why.
 
     ``leads`` and ``follows`` say that the kernel behind it, and it itself, may be launched while
-    the one before still runs; Gluon kernels do neither.
+    the one ``before`` still runs; a Gluon kernel is, where it needs nothing of another one.
     """
     dtypes = dict(mapping.dtypes)
     buffers = buffers_of(mapping, kernel)
@@ -143,7 +145,12 @@ def emit(
     )
     if isinstance(cut, MappedKernel):
         cut = bound_tables(with_own_tables(cut, mapping), known.sizes)
-    found = cut if isinstance(cut, str) else print_gluon(nest(cut))
+    # a kernel whose results are kept between calls is left out of most of them
+    beside = follows and before is not None and not known.static and apart(*before, kernel)
+    found: str | Kernel = cut if isinstance(cut, str) else ""
+    if isinstance(cut, MappedKernel):
+        drawn = cut.crew is not None and cut.crew.drawn  # by a number that is set to 0 before
+        found = print_gluon(replace(nest(cut), leads=leads, beside=beside and not drawn))
     if isinstance(cut, MappedKernel) and isinstance(found, Kernel):
         return replace(cut, emitter="gluon"), found
     if known.emitter == "gluon":
@@ -152,6 +159,21 @@ def emit(
             " a kernel in Triton"
         )
     return replace(kernel, emitter=f"tl, because {found}"), in_triton()
+
+
+def apart(mapped: MappedKernel, printed: Kernel, kernel: MappedKernel) -> bool:
+    """Whether a kernel may run beside a Gluon kernel before it, which began when all was there.
+
+    It fills multiprocessors that the last programs of that one leave idle.
+    """
+    if printed.language != "gluon" or printed.follows:
+        return False
+    if any(t.domain.table is not None for t in kernel.traversals):
+        return False  # what makes its table stands between
+    return not (
+        set(kernel.reads) & set(mapped.writes)
+        or set(kernel.writes) & set((*mapped.reads, *mapped.writes))
+    )
 
 
 def with_own_tables(kernel: MappedKernel, mapping: Mapping) -> MappedKernel:

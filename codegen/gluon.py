@@ -60,6 +60,7 @@ def print_gluon(nest: Nest) -> Kernel | str:
     if isinstance(plan, Schedule) and not nest.crew.rotated:
         plan = one_loop(plan)
         plan = issue_ahead(plan) if nest.crew.ahead else plan
+        plan = replace(plan, behind=nest.crew.behind and bool(plan.sections[0].shares))
     return plan if isinstance(plan, str) else File(nest, plan).kernel()
 
 
@@ -143,6 +144,7 @@ class File:
             language="gluon",
             persistent=self.crew.persistent,
             registers=HALF if self.crew.consumers == 1 else 0,
+            follows=nest.beside,
         )
 
     def works(self, rows: Rows) -> dict[str, Function]:
@@ -205,11 +207,14 @@ class File:
             made[f"{name}_full"] = "barriers(CONSUMERS, 1)"
             if self.crew.persistent:
                 made[f"{name}_empty"] = "barriers(CONSUMERS, 1)"
-        for load in (*self.plan.fetched, *self.plan.vectors):
+        loads = (*self.plan.fetched, *self.plan.vectors)
+        carriers = [rows.carrier(x) for x in loads]
+        for load in loads:
             name = load.var.name
             made[f"{name}_ring"] = boxes_in(self.box(load), "STAGES")
-            made[f"{name}_full"] = "barriers(STAGES, 1)"
-            made[f"{name}_empty"] = "barriers(STAGES, CONSUMERS)"
+            if name in carriers:
+                made[f"{name}_full"] = f"barriers(STAGES, {carriers.count(name)})"
+                made[f"{name}_empty"] = "barriers(STAGES, CONSUMERS)"
         made |= shared_of(rows)
         made |= SLOTS if self.crew.drawn else {}
         for name in rows.boxes:
@@ -232,7 +237,8 @@ class File:
     ) -> Function:
         """Return the kernel: it makes what warps share, and hands each group its part."""
         fetch, rows = bodies
-        lines = [f"    {name} = {text}" for name, text in shared.items()]
+        lines = ["    begin_next()"] if self.nest.leads else []
+        lines += [f"    {name} = {text}" for name, text in shared.items()]
         lines.append("    fence_async_shared()")
         lines += listed("    ", "for_rows = (", rows.bundle, ")")
         lines += listed("    ", "for_fetch = (", fetch.bundle, ")")
@@ -255,6 +261,7 @@ class File:
         """Return the whole file."""
         layouts = {axes: None for p in printers for axes in p.layouts}
         names = {n: None for p in printers for n in p.pieces} | {"barriers": None}
+        names |= {"begin_next": None} if self.nest.leads else {}
         helpers = {n: None for p in printers for n in p.helpers}
         lines = [*printers[0].docstring(), ""]
         lines += [*(ADDING.splitlines() if "add_box" in names else []), *IMPORTS.splitlines(), ""]

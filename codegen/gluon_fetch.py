@@ -135,4 +135,5 @@ class Fetcher(GluonPrinter):
             assert box is not None
             self.boxes.setdefault(box.name, box)
             name, at = load.var.name, place(self, box, load.coordinates, first)
-            self.add(f"fetch({box.name}, {at}, {name}_ring, {name}_full, {name}_empty, {step})")
+            ring = self.carrier(load)
+            self.add(f"fetch({box.name}, {at}, {name}_ring, {ring}_full, {ring}_empty, {step})")

@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 
 from .gluon_rows import Rows
-from .gluon_shares import add_up, put, share_out
+from .gluon_shares import add_up, arrive, meet, nothing_yet, put, share_out
 from .gluon_values import GluonPrinter
 from .gluon_walk import Phase, kind
-from .in_order import Add, Free, Get, Issue, Meet, Put, Wait, in_order, reads
+from .in_order import Add, Arrive, Free, Get, Issue, Meet, Put, Wait, in_order, reads
 from .loop_nest import Dot, Load, Nest, Number, Op, Ref, Statement, When
 from .one_loop import tested
 from .operands import bare
@@ -47,7 +47,11 @@ class TileInOrder(GluonPrinter):
                     for line in put(self, share):
                         self.add(line)
                 case Meet():
-                    self.add("meet()")
+                    for line in dict.fromkeys(meet(self, x) for x in section.shares):
+                        self.add(line)
+                case Arrive():
+                    for share in section.shares:
+                        self.add(arrive(share))
                 case Add(share=share):
                     for line in add_up(self, share, outer.boxes):
                         self.add(line)
@@ -62,21 +66,19 @@ class TileInOrder(GluonPrinter):
         self.add(f"return {', '.join(results(plan))}")
 
     def get(self, load: Load, step: str = "step") -> None:
-        """Wait for what was fetched; a vector goes to registers, and its slot is free."""
-        name = load.var.name
-        shape = f"[{', '.join(self.extent(a) for a in load.var.axes)}]"
-        full = f"filled({name}_ring, {name}_full, {step}).reshape({shape})"
-        if len(load.var.axes) > 1:
-            self.add(f"{name} = {full}")
-            return
-        self.add(f"{name} = {full}.load({self.layout(load.var.axes)})")
-        self.add(f"release({name}_empty, step)")
+        """Wait for what was fetched."""
+        name, full = load.var.name, self.carrier(load)
+        self.place(load, f"filled({name}_ring, {full}_full, {step})")
 
     def slot(self, load: Load) -> None:
-        """Name a fetched tile that was waited for one tile before."""
-        name = load.var.name
+        """Name a fetched tile that was waited for before."""
+        self.place(load, f"{load.var.name}_ring.index(step % STAGES)")
+
+    def place(self, load: Load, slot: str) -> None:
+        """Name what lies in a slot; a vector goes to registers."""
         shape = f"[{', '.join(self.extent(a) for a in load.var.axes)}]"
-        self.add(f"{name} = {name}_ring.index(step % STAGES).reshape({shape})")
+        rest = f".load({self.layout(load.var.axes)})" if len(load.var.axes) == 1 else ""
+        self.add(f"{load.var.name} = {slot}.reshape({shape}){rest}")
 
     def ahead(self, dot: Dot) -> None:
         """Issue a product of the next tile; behind the last one it is one that nobody reads."""
@@ -152,25 +154,42 @@ class RowsInOrder(Rows):
         self.add(f"nothing = tl.zeros({shape}, tl.float32, {layout})")
         if not self.crew.persistent:
             self.add("step = 0")
+        if plan.behind:
+            for share in plan.sections[0].shares:
+                for line in nothing_yet(self, share):
+                    self.add(line)
         for phase in self.walk.phases:
             call = calls[kind(phase.sections[0])]
-            placing = re.search(rf"\b{plan.columns.first}\b", call) is not None
+            placing = plan.behind or re.search(rf"\b{plan.columns.first}\b", call) is not None
             testing = re.search(rf"\b{tested(plan).name}\b", call) is not None
             if plan.ahead is not None:
                 self.first_ahead(plan.ahead, phase)
             self.walk.loop(phase, placing=placing, testing=testing)
             self.add(f"{', '.join(results(plan))} = {call}")
+            if plan.behind:
+                self.add(f"{plan.columns.first}_before = {plan.columns.first}")
             self.add("step += 1")
             self.depth -= 1
         self.add("")
         if plan.sections[0].shares:
-            self.add("meet()")
+            self.end_shares()
         for held in plan.held:
             if self.crew.persistent and held.load is not None:
                 self.add(f"mbarrier.arrive({held.var.name}_empty.index(CONSUMER))")
         for s in plan.finish:
             self.statement(s)
         self.close()
+
+    def end_shares(self) -> None:
+        """Add what the last tile has shared out; then operands may be written over."""
+        for share in self.plan.sections[0].shares if self.plan.behind else ():
+            self.add(meet(self, share))
+            for part in range(self.crew.consumers):
+                self.add(share_out(self, share, part))
+            self.wait(0, [share.var.name])
+            for line in add_up(self, share, self.boxes):
+                self.add(line)
+        self.add("meet()")
 
     def first_ahead(self, dot: Dot, phase: Phase) -> None:
         """Make the first tile's product that later tiles have made one tile ahead."""

@@ -168,6 +168,9 @@ class Rows(GluonPrinter):
             after.append("tma.store_wait(0)")
         if self.crew.drawn:
             self.pieces.setdefault("drawn_tile")
+        if self.nest.beside:
+            self.pieces.setdefault("end_last")
+            after += ["if CONSUMER == 0:", "    end_last()"]
         self.lines = stay(self, body, before, after)
 
     def hold(self, held: Held) -> None:

@@ -3,6 +3,9 @@
 Every consumer lays its rows of the operand in shared memory, so that each may multiply all rows for
 a part of the result: a part of the columns where a tile has enough of them, else of the features.
 There are two places to lay them, so that one tile is laid down while the last is still read.
+
+Where products are issued one tile behind (``in_order.py``), consumers meet at a barrier for each
+place, and what lies there ahead of the first tile is 0.
 """
 
 from __future__ import annotations
@@ -42,9 +45,39 @@ def box_of_share(printer: GluonPrinter, share: Share) -> Argument:
 
 def put(printer: GluonPrinter, share: Share) -> list[str]:
     """Return the lines that lay an operand where all consumers' products read it."""
-    name, tiles = share.operand.name, f"{share.var.name}_tiles"
-    place = f"{tiles}.index(step % 2 * CONSUMERS + CONSUMER)"
-    return [f"{place}.store({name}.to(tl.{share.dtype}))", "fence_async_shared()"]
+    tiles = f"{share.var.name}_tiles"
+    value = f"{share.operand.name}.to(tl.{share.dtype})"
+    if not printer.plan.behind:
+        place = f"{tiles}.index(step % 2 * CONSUMERS + CONSUMER)"
+        return [f"{place}.store({value})", "fence_async_shared()"]
+    place = f"{tiles}.index((step + 1) % 2 * CONSUMERS + CONSUMER)"
+    return [f"{place}.store({value})", "fence_async_shared()"]
+
+
+def arrive(share: Share) -> str:
+    """Return the line that says that a consumer has laid its operand down."""
+    return f"mbarrier.arrive({share.var.name}_laid.index((step + 1) % 2))"
+
+
+def nothing_yet(printer: GluonPrinter, share: Share) -> list[str]:
+    """Return the lines that lay down, and add behind the end, what is there before all tiles."""
+    axes = (printer.rows, printer.columns)
+    shape, dtype = ", ".join(printer.extent(a) for a in axes), share.dtype
+    zeros = f"tl.zeros([{shape}], tl.{dtype}, {printer.layout(axes)})"
+    before = f"{printer.plan.columns.first}_before = {printer.sizes[printer.plan.columns.rank]}"
+    return [
+        f"{share.var.name}_tiles.index(CONSUMER).store({zeros})",
+        "fence_async_shared()",
+        f"mbarrier.arrive({share.var.name}_laid.index(0))",
+        before,
+    ]
+
+
+def meet(printer: GluonPrinter, share: Share) -> str:
+    """Return the line that waits until all consumers have laid down what they multiply next."""
+    if printer.plan.behind:
+        return f"mbarrier.wait({share.var.name}_laid.index(step % 2), step // 2 & 1)"
+    return "meet()"
 
 
 def share_out(printer: GluonPrinter, share: Share, part: int) -> str:
@@ -74,6 +107,8 @@ def add_up(printer: GluonPrinter, share: Share, boxes: dict[str, Argument]) -> l
     last = coordinates[box.order[-1]]
     assert isinstance(last, Index)
     first, begin = printer.plan.columns.first, str(printer.axes[last.axis].offset)
+    if printer.plan.behind:
+        first += "_before"
     width = width_of(printer, share)
     if by_columns(printer):
         first += f" + CONSUMER * {HEIGHT}"
@@ -110,4 +145,6 @@ def shared_of(printer: GluonPrinter) -> dict[str, str]:
         every = f"[2 * CONSUMERS, {shape[1:]}"
         call = f"gl.allocate_shared_memory(gl.{share.dtype}, {every}, {layout})"
         made[f"{share.var.name}_tiles"] = call
+        if printer.plan.behind:
+            made[f"{share.var.name}_laid"] = "barriers(2, CONSUMERS)"
     return made

@@ -91,6 +91,28 @@ def meet():
         is_pure=False,
         pack=1,
     )''',
+    "begin_next": '''@gluon.jit
+def begin_next():
+    """Let the next kernel begin where multiprocessors are free; it waits for this one to end."""
+    gl.inline_asm_elementwise(
+        "griddepcontrol.launch_dependents; mov.b32 $0, 0;",
+        "=r,r",
+        [gl.to_tensor(0)],
+        dtype=gl.int32,
+        is_pure=False,
+        pack=1,
+    )''',
+    "end_last": '''@gluon.jit
+def end_last():
+    """Wait until the kernel before this one has ended, so that what comes after both may begin."""
+    gl.inline_asm_elementwise(
+        "griddepcontrol.wait; mov.b32 $0, 0;",
+        "=r,r",
+        [gl.to_tensor(0)],
+        dtype=gl.int32,
+        is_pure=False,
+        pack=1,
+    )''',
     "add_box": '''@builtin
 def add_box(box, at, source, _semantic=None):
     """Add a tile in shared memory to a box of a tensor; others may add to it at the same time."""

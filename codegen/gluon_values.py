@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 
 from .gluon_text import PIECES
-from .loop_nest import Axis, Fold, Let, Nest, Number, Statement, Value, value_axes
+from .in_order import carrier
+from .loop_nest import Axis, Fold, Let, Load, Nest, Number, Statement, Value, value_axes
 from .operands import of_every_row
 from .schedule import Schedule
 from .triton import Printer
@@ -29,6 +30,13 @@ class GluonPrinter(Printer):
         self.rows, self.columns = plan.rows.name, plan.columns.name
         self.layouts: dict[tuple[str, ...], None] = {}
         self.pieces: dict[str, None] = {}
+
+    def carrier(self, load: Load) -> str:
+        """Return the name of the tile whose barriers a fetched tile or vector comes under."""
+        return load.var.name if self.crew.rotated else carrier(self.plan, load).var.name
+
+    def overlap(self) -> None:
+        """Say nothing of other kernels: the main function does."""
 
     def header(self) -> None:
         """Decode a tile's coordinates; a pair is the last left and the first."""

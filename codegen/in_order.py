@@ -13,6 +13,13 @@ Consumers drift apart, so that one's products run under another's work. One earl
 issued a tile ahead, beside the last late one, so that work on its result can begin with the tile::
 
     issue S, T; wait for S; ...   -->   issue T; ...; issue S of the next tile; wait for W, for S
+
+What consumers share out (``gluon_shares.py``) waits for the operands of all. Multiplied one tile
+behind, it lets them drift apart by nearly a tile::
+
+    ...; R; issue W; lay down R; meet; issue Y of R; wait for W, for Y; add Y
+    -->
+    ...; R; issue W; meet; issue Y of the tile before; lay down R; wait for W, for Y; add Y; arrive
 """
 
 from __future__ import annotations
@@ -29,9 +36,9 @@ from .signature import values
 
 @dataclass(frozen=True, slots=True)
 class Get:
-    """Wait until a fetched tile is there; a vector is read at once, and its slot let go.
+    """Wait until a fetched tile is there; a vector is read at once.
 
-    there : it was waited for one tile before.
+    there : it was waited for, such as one tile before.
     """
 
     load: Load
@@ -64,7 +71,12 @@ class Put:
 
 @dataclass(frozen=True, slots=True)
 class Meet:
-    """Wait until every consumer has laid down its operands."""
+    """Wait until every consumer has laid down its operands of this tile, or of the one before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrive:
+    """Say that this consumer has laid down its operands, and has read those of the tile before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +101,7 @@ class Free:
     load: Load
 
 
-Step = Get | Issue | Put | Meet | Add | Wait | Free | Statement
+Step = Get | Issue | Put | Meet | Arrive | Add | Wait | Free | Statement
 
 
 def in_order(plan: Schedule, section: Section, consumers: int) -> tuple[Step, ...]:
@@ -114,6 +126,20 @@ def issue_ahead(plan: Schedule) -> Schedule:
     return replace(plan, ahead=first)
 
 
+def carrier(plan: Schedule, load: Load) -> Load:
+    """Return the tile that a vector is fetched with, so that one wait and one release do for both.
+
+    It is an operand of the product that begins with the vector, or else of the first one. A tile is
+    fetched with itself.
+    """
+    tiles = [x for x in plan.fetched if x.var == load.var]
+    if tiles:
+        return tiles[0]
+    begin = (d for d in plan.products if d.start and load.var.name in value_vars(d.start))
+    dot = next(begin, plan.products[0])
+    return next(x for x in plan.fetched if reads(dot, x))
+
+
 def reads(dot: Dot, load: Load) -> bool:
     """Whether a product has a fetched tile as an operand."""
     return any(v is not None and v.name == load.var.name for v in (bare(dot.left), bare(dot.right)))
@@ -132,31 +158,18 @@ class Tile:
                 continue
             for name in self.operands(product):
                 self.readers[name] += 1
+        self.carriers = {x.var.name: carrier(plan, x).var.name for x in plan.vectors}
+        for name in self.carriers.values():
+            self.readers[name] += 1
         self.found: list[Step] = []
+        self.waited: set[str] = set()
         self.running: list[Issue] = []
         self.got: set[str] = set()
+        self.shared: list[Share] = []
 
     def steps(self) -> tuple[Step, ...]:
         """Return the order."""
-        started: list[Statement] = []
-        said: list[Step] = []
-        for s in self.plan.early:
-            if not isinstance(s, Dot):
-                self.found.append(s)
-                continue
-            if s is self.plan.ahead:
-                said = self.found
-                self.found = []
-                names = sorted(self.operands(s))
-                self.found += [Get(self.fetched[n], there=True) for n in names]
-                self.got |= set(names)
-                continue
-            begins = frozenset() if s.start is None else value_vars(s.start)
-            for x in self.section.work:
-                if isinstance(x, Load) and x.var.name in begins:
-                    self.take(x)
-                    started.append(x)
-            self.issue(s)
+        said, started = self.start()
         work = [s for s in self.section.work if s not in started]
         made = Counter(defined(statements(tuple(work))))
         waiting = self.begin(list(self.section.late), made)
@@ -170,34 +183,90 @@ class Tile:
                 self.finish(name)
             self.take(s)
             made.subtract(defined(inside))
+            waiting = self.begin(waiting, made)
             there = [x for x in shares if made[x.operand.name] <= 0]
+            if there and self.plan.behind and not self.shared:
+                self.share_out()
             self.found += [Put(x) for x in there]
             shares = [x for x in shares if x not in there]
-            waiting = self.begin(waiting, made)
         assert not waiting and not shares
-        if self.section.shares:
-            self.found.append(Meet())
-        for share in self.section.shares:
-            for part in range(self.consumers):
-                self.running.append(Issue(share, part))
-                self.found.append(self.running[-1])
+        self.end(said)
+        return tuple(self.found)
+
+    def start(self) -> tuple[list[Step], list[Statement]]:
+        """Issue early products, and read what they begin with.
+
+        Returns what is said of the product that was issued one tile ahead, and what was read.
+        """
+        said: list[Step] = []
+        started: list[Statement] = []
+        for s in self.plan.early:
+            if not isinstance(s, Dot):
+                self.found.append(s)
+                continue
+            if s is self.plan.ahead:
+                said, self.found = self.found, []
+                names = sorted(self.operands(s))
+                self.got |= set(names)
+                self.waited |= set(names)
+                self.found += [Get(self.fetched[n], there=True) for n in names]
+                continue
+            begins = frozenset() if s.start is None else value_vars(s.start)
+            for x in self.section.work:
+                if isinstance(x, Load) and x.var.name in begins:
+                    self.take(x)
+                    started.append(x)
+            self.issue(s)
+        return said, started
+
+    def end(self, said: list[Step]) -> None:
+        """Issue the next tile's product, and wait for all others; it runs while sums are added."""
+        shares = self.section.shares
+        if shares and not self.plan.behind:
+            self.share_out()
         if self.plan.ahead is not None:
-            while len(self.running) > 1:
+            last = [x for x in self.running if isinstance(x.product, Late)][-1]
+            while self.running[0] is not last:
                 self.finish(self.running[0].result.name)
             self.found += said
             self.running.append(Issue(self.plan.ahead, ahead=True))
             self.found.append(self.running[-1])
+        while any(isinstance(x.product, Share) for x in self.running):
+            self.finish(self.running[0].result.name)
+        self.found += [Add(x) for x in self.shared]
         while self.running:
             self.finish(self.running[0].result.name)
-        self.found += [Add(x) for x in self.section.shares]
-        return tuple(self.found)
+        if shares and self.plan.behind:
+            self.found.append(Arrive())
+
+    def share_out(self) -> None:
+        """Issue this consumer's part of what is shared out, once the operands of all are there."""
+        self.found.append(Meet())
+        for share in self.section.shares:
+            self.shared.append(share)
+            for part in range(self.consumers):
+                self.running.append(Issue(share, part))
+                self.found.append(self.running[-1])
 
     def take(self, statement: Statement) -> None:
         """Do a statement; a vector that was fetched is read from where it lies."""
         if isinstance(statement, Load) and statement.var.name in self.fetched:
-            self.found.append(Get(statement))
+            name = self.carriers[statement.var.name]
+            self.get(statement, name)
+            self.read(name)
             return
         self.found.append(statement)
+
+    def get(self, load: Load, name: str) -> None:
+        """Get a fetched tile, whose barriers have a name; they are waited for once."""
+        self.found.append(Get(load, there=name in self.waited))
+        self.waited.add(name)
+
+    def read(self, name: str) -> None:
+        """Let a fetched tile go if nothing is left to read it."""
+        self.readers[name] -= 1
+        if self.readers[name] == 0:
+            self.found.append(Free(self.fetched[name]))
 
     def operands(self, product: Dot | Late | Share) -> set[str]:
         """Return which fetched tiles a product reads."""
@@ -223,7 +292,7 @@ class Tile:
         """Issue a product, once what it reads was fetched."""
         for name in sorted(self.operands(product) - self.got):
             self.got.add(name)
-            self.found.append(Get(self.fetched[name]))
+            self.get(self.fetched[name], name)
         self.running.append(Issue(product))
         self.found.append(self.running[-1])
 
@@ -237,9 +306,7 @@ class Tile:
         self.found.append(Wait(len(self.running), tuple({x.result.name: 0 for x in ended})))
         for x in ended:
             for read in () if x.ahead else sorted(self.operands(x.product)):
-                self.readers[read] -= 1
-                if self.readers[read] == 0:
-                    self.found.append(Free(self.fetched[read]))
+                self.read(read)
 
 
 def defined(body: Iterable[Statement]) -> Iterator[str]:

@@ -291,6 +291,7 @@ class Nest:
     commutative : whether a loop's tiles may be walked in any order.
     leads : whether the kernel behind this one may be launched while this one runs.
     follows : whether this one may be, and so waits for the kernel before it.
+    beside : whether it may be, and needs nothing of that one, for which it waits at its end.
     """
 
     name: str
@@ -312,6 +313,7 @@ class Nest:
     commutative: bool = False
     leads: bool = False
     follows: bool = False
+    beside: bool = False
 
     def axis(self, name: str) -> Axis:
         """Return the axis of that name."""

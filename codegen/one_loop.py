@@ -19,8 +19,10 @@ from dataclasses import dataclass, field, replace
 from .loop_nest import (
     Comment,
     Fold,
+    Index,
     Let,
     Load,
+    Number,
     Op,
     Ref,
     Scalar,
@@ -51,10 +53,13 @@ def one_loop(plan: Schedule) -> Schedule:
     same = {c.name: w for c, w in pairs if c != w}
     if any(c.factor != w.factor for c, w in zip(cut.late, whole.late, strict=True)):
         return plan
-    work = Joining(tested(plan), same).joined(cut.work, whole.work)
+    exists = Op("<", (Index(plan.rows.name), Scalar(f"size({plan.rows.rank})")))
+    joining = Joining(tested(plan), same, exists)
+    work = joining.joined(cut.work, whole.work)
     if work is None:
         return plan
-    late, shares = cut.late, cut.shares
+    late = tuple(replace(x, operand=joining.operand(x.operand)) for x in cut.late)
+    shares = tuple(replace(x, operand=joining.operand(x.operand)) for x in cut.shares)
     joined = (replace(s, work=work, late=late, shares=shares, tests=True) for s in sections)
     return replace(plan, sections=tuple(joined))
 
@@ -68,14 +73,21 @@ def tested(plan: Schedule) -> Scalar:
 class Joining:
     """The work on all tiles while it is made.
 
-    same : what whole tiles hold in the place of an operand that cut ones compute. found : the work.
-    apart : what only tests read, by name.
+    same : what whole tiles hold in the place of an operand that cut ones compute. exists :
+    whether a row of the program does. found : the work. apart : what only tests read, by name.
+    gone : operands that are what whole tiles hold, in cut ones as well.
     """
 
     tested: Scalar
     same: Mapping[str, Var]
+    exists: Value | None = None
     found: list[Statement] = field(default_factory=list)
     apart: dict[str, Let | Load] = field(default_factory=dict)
+    gone: set[str] = field(default_factory=set)
+
+    def operand(self, var: Var) -> Var:
+        """Return the variable that is an operand in all tiles."""
+        return self.same[var.name] if var.name in self.gone else var
 
     def joined(
         self, cut: tuple[Statement, ...], whole: tuple[Statement, ...]
@@ -112,7 +124,11 @@ class Joining:
         self.found.insert(place, When(self.tested, body))
 
     def copy(self, statement: Let, var: Var) -> None:
-        """Let an operand be what whole tiles hold, as soon as that is there, and test it."""
+        """Let an operand be what whole tiles hold, as soon as that is there, and test it.
+
+        Where the test leaves out rows that do not exist, and no more, what stands in these rows may
+        be left out of all products: what they add up to there is stored nowhere.
+        """
         needed = self.needed(statement)
         names = {n for s in (*needed, statement) for v in reads(s) for n in value_vars(v)}
         made = [
@@ -122,6 +138,13 @@ class Joining:
             if isinstance(x, Let | Load | Fold) and x.var.name in names
         ]
         place = max(made, default=len(self.found) - 1) + 1
+        match statement.value:
+            case Op("where", (condition, Ref(var=of), Number())) if (
+                of == var and condition == self.exists
+            ):
+                self.gone.add(statement.var.name)
+                self.test(Let(var, statement.value), place)
+                return
         self.found.insert(place, Let(statement.var, Ref(var)))
         self.test(statement, place + 1)
 

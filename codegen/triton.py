@@ -127,8 +127,8 @@ class Printer(Values):
 
     # what every program begins with
 
-    def header(self) -> None:
-        """Decode the program's coordinates and lay out the axes that do not move."""
+    def overlap(self) -> None:
+        """Let the next kernel begin, and wait for the one before."""
         if self.nest.leads:
             self.add("# the next kernel may begin, and waits for this one where it says so")
             self.add("tl.extra.cuda.gdc_launch_dependents()")
@@ -137,6 +137,10 @@ class Printer(Values):
             self.add("# what is read here may still be on its way from the kernel before")
             self.add("tl.extra.cuda.gdc_wait()")
             self.add("")
+
+    def header(self) -> None:
+        """Decode the program's coordinates and lay out the axes that do not move."""
+        self.overlap()
         self.add("# the coordinates of this program")
         self.add("pid = tl.program_id(0)")
         grid = self.nest.grid

@@ -115,6 +115,7 @@ class Crew:
     rotated : whether a tile's late products run under the next tile's work
     (``codegen/schedule.py``) or, in order, under its own (``codegen/in_order.py``).
     ahead : whether, in order, a tile's first product is issued beside the last of the tile before.
+    behind : whether what consumers share out is multiplied beside the next tile's first product.
     resting : accumulators that tell, by how little they grow in a tile, that frames may stay as
     they are (``passes/resting.py``); none where frames move with every tile.
     """
@@ -125,6 +126,7 @@ class Crew:
     paired: bool = False
     rotated: bool = True
     ahead: bool = False
+    behind: bool = False
     resting: tuple[str, ...] = ()
     drawn: bool = False
 

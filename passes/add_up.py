@@ -29,28 +29,41 @@ SHORTEST = 128
 """The fewest coordinates, of what is walked and of what is tiled, that are worth it."""
 
 
-WIDE = 128
-"""The fewest features at which it is worth it. Measured on an H100, TFLOP/s of five products, 4096
-rows: 64 features 312 and, with all seven products, 381; 128 features 428 and 420, of 16384 rows 526
-and 464 (walks that follow the rows)."""
+WIDE = 64
+"""The fewest features at which it is worth it. On an H100, TFLOP/s of five products and, with all
+seven made, 64 features: 458 and 418 (4096 rows), 493 and 417 (16384), 413 and 364 (walks that
+follow the rows); 128 features: 520 and 475, 547 and 503 (16384, walks that follow the rows)."""
+
+
+WIDE_ALONE = 128
+"""The same where threads add numbers one by one, not the memory engine tiles. That was slower at
+any width (255 and 327 at 64 features, 204 and 351 at 128), and is done where it was asked for."""
 
 
 def add_up(
-    groups: tuple[Group, ...], cascade: Cascade, *, sizes: Mapping[str, int]
+    groups: tuple[Group, ...], cascade: Cascade, *, sizes: Mapping[str, int], least: int = WIDE
 ) -> tuple[Group, ...]:
-    """Return groups of which some add to what others would have reduced."""
+    """Return groups of which some add to what others would have reduced.
+
+    ``least`` : the fewest features, of a rank that a program holds, at which they do.
+    """
     for again in groups:
         for other in groups:
-            found = None if again is other else joined(again, other, groups, sizes)
+            found = None if again is other else joined(again, other, groups, sizes, least)
             if found is not None:
                 kept = [g for g in groups if g is not again]
                 k = kept.index(other)
-                return add_up((*kept[:k], *found, *kept[k + 1 :]), cascade, sizes=sizes)
+                done = (*kept[:k], *found, *kept[k + 1 :])
+                return add_up(done, cascade, sizes=sizes, least=least)
     return groups
 
 
 def joined(
-    again: Group, other: Group, groups: tuple[Group, ...], sizes: Mapping[str, int]
+    again: Group,
+    other: Group,
+    groups: tuple[Group, ...],
+    sizes: Mapping[str, int],
+    least: int,
 ) -> tuple[Group, Group, Group] | None:
     """Return a group that sets sums to 0, ``other`` that adds to them, and what is made of them.
 
@@ -65,7 +78,7 @@ def joined(
         return None
     if any(sizes.get(r, SHORTEST) < SHORTEST for r in (rows, walked)):
         return None
-    if max((sizes.get(r, 0) for r in again.resident), default=0) < WIDE:
+    if max((sizes.get(r, 0) for r in again.resident), default=0) < least:
         return None
     sums = tuple(e for e in again.slice if reduced_over(e, walked))
     behind = tuple(e for e in again.slice if e.name in after(again, sums))

@@ -17,7 +17,7 @@ from ..ir.expression import Expression, substitute
 from ..ir.mapping import Cut, MappedKernel
 from ..ir.mapping import Mapping as Mapped
 from ..ir.verify import verify
-from .add_up import add_up
+from .add_up import WIDE, WIDE_ALONE, add_up
 from .align import align
 from .base_two import base_two
 from .cancel_norms import cancel_norms
@@ -245,7 +245,9 @@ def attempt(
                 )
                 groups = divide(whole, sizes=known.sizes, limit=limit, places=places)
             if known.atomics:
-                groups = add_up(groups, whole, sizes=known.sizes)
+                by_engine = known.emitter != "tl" and known.target == "sm_90"
+                least = WIDE if by_engine else WIDE_ALONE
+                groups = add_up(groups, whole, sizes=known.sizes, least=least)
             if not square and squares(whole, groups, known.sizes):
                 continue
             kernels, packed = cut_groups(whole, groups, known, dtypes, shapes, cuts)

@@ -233,7 +233,11 @@ def cuts(kernel: MappedKernel, length: int) -> Iterator[Sizing]:
     547 and 646.
     """
     if added(kernel):
-        yield Sizing(Crew(2, False, False, rotated=False), 64, 2)
+        crew = Crew(2, False, False, rotated=False, behind=True)
+        if narrow(kernel):
+            # with a product ahead as well, ptxas 12.8 ends in the middle of its work
+            yield Sizing(crew, 128, 2)
+        yield Sizing(replace(crew, ahead=not narrow(kernel)), 64, 2)
         return
     if several(kernel):
         wide = ((128, 2),) if functions(kernel) <= 1 else ()

@@ -329,6 +329,8 @@ def language(machine: Machine, pid: int, programs: int) -> dict[str, Any]:
             moved = "setp.neu" in text and not bool((x == 1).all())
             machine.noted[note[0]] = int("@p" in text and (large or moved or bool(before)))
             return before
+        if text.startswith("griddepcontrol"):
+            return 0  # programs of two kernels never run at once here
         found = re.match(r"bar\.(sync|arrive) (\d+), (\d+)", text)
         assert found is not None
         kind, number, threads = found.groups()

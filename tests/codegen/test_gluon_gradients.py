@@ -20,7 +20,7 @@ from einfall import examples
 from einfall.backends.aot import check, compile_ahead
 from einfall.backends.arguments import lowering_key
 from einfall.backends.launch import count_programs
-from einfall.backends.lowered import emit
+from einfall.backends.lowered import emit, lower_cascade
 from einfall.codegen.kernel import Kernel
 from einfall.examples.inputs import make
 from einfall.ir.cascade import Cascade
@@ -111,12 +111,17 @@ def run(found: Case, kernel: Kernel, seed: int, text: str | None = None) -> dict
             memory[tensor] = np.asarray(found.truth[tensor], np.float32)
     for b in kernel.writes:
         # what is added to was set to 0 by a kernel before
-        start = 0.0 if f"add_box({b.tensor}_box" in kernel.text else np.nan
+        start = 0.0 if adds_to(kernel, b.tensor) else np.nan
         memory[b.tensor] = np.full([sizes[r] for r in b.ranks], start, np.float32)
     given = arguments(kernel, memory, sizes, found.parameters)
     count = count_programs(kernel, sizes)
     run_text(kernel, given, min(count, 2) if kernel.persistent else count, seed, text)
     return {b.tensor: memory[b.tensor] for b in kernel.writes}
+
+
+def adds_to(kernel: Kernel, tensor: str) -> bool:
+    """Whether a kernel adds to what memory holds."""
+    return re.search(rf"add_box\(\s*{tensor}_box", kernel.text) is not None
 
 
 def walking(found: Case, word: str) -> tuple[MappedKernel, Kernel]:
@@ -203,7 +208,7 @@ def test_vectors_that_no_descriptor_may_fetch_are_loaded() -> None:
 def test_shares_are_added_up(name: str, rows: int, columns: int, width: int, choice: int) -> None:
     found = case(name, rows, columns, width, choice=choice, atomics=True)
     (kernel,) = [x for _, x in found.kernels if x is not None]
-    assert "add_box(Q_grad_sum_box" in kernel.text
+    assert adds_to(kernel, "Q_grad_sum")
     assert len(kernel.writes) == 3
     for tensor, x in run(found, kernel, seed=columns).items():
         assert relative(x, found.truth[tensor]) < 1e-3
@@ -234,7 +239,10 @@ BREAKS = {
         r"( +k_grad_sum = warpgroup_mma\(.*\n)((?:.|\n)*?)( +release\(q_empty, step\)\n)",
         r"\1\3\2",
     ),
-    "a vector never let go": (r" +release\(a_log_kept_empty, step\)\n", ""),
+    "a vector fetched after its tile is full": (
+        r"o_grad_full = barriers\(STAGES, 2",
+        "o_grad_full = barriers(STAGES, 1",
+    ),
     "too many products under way": (
         r"a_grad = warpgroup_mma_wait\(1",
         "a_grad = warpgroup_mma_wait(2",
@@ -245,7 +253,11 @@ BREAKS = {
     ),
     "a product ahead of this tile's operand": (r"q_full, step \+ 1\)", "q_full, step)"),
     "an operand of the next tile let go": (r"(release\(q_empty, step)\)", r"\1 + 1)"),
-    "vectors of another tile": (r"a_log_grad_sum_full, step\)", "a_log_grad_sum_full, step + 1)"),
+    "vectors of another tile": (r"a_log_kept_ring.index\(step", "a_log_kept_ring.index((step + 1)"),
+    "a vector read before it is there": (
+        r"filled\((a_log_grad_sum_ring), o_grad_full, step\)",
+        r"\1.index(step % STAGES)",
+    ),
 }
 """Ways to break the order: a pattern, and what stands for it."""
 
@@ -293,8 +305,25 @@ def test_what_was_measured_to_be_faster_is_chosen() -> None:
     for features in (64, 128):
         assert chosen("attention", features) == chosen("causal", features) == ["gluon", "gluon"]
     assert chosen("causal", 128, atomics=True) == ["gluon"]
-    assert chosen("causal", 64, atomics=True) == ["gluon", "gluon"]
+    assert chosen("causal", 64, atomics=True) == ["gluon"]
     assert chosen("softcap", 128) == chosen("attention", 256) == ["triton", "triton"]
+
+
+def test_a_kernel_that_needs_nothing_of_the_one_before_runs_beside_its_last_programs() -> None:
+    sizes = {"b": 2, "h": 16, "p": 4096, "m": 4096, "e": 128, "f": 128}
+    made = gradient(examples.causal, wrt=("Q", "K", "V"), sizes=sizes)
+    f = einfall.compile(made.backward, target="sm_90", parts={})
+    wide = {n: "float32" for n in made.backward.inputs if n.endswith("_kept")}
+    known = f.lower(sizes=sizes, dtype="bfloat16", dtypes=wide).known
+    known = replace(known, emitter="auto", overlap=True)
+    first, second, third = lower_cascade(made.backward, known).kernels
+    assert (first.language, second.language, third.language) == ("triton", "gluon", "gluon")
+    # the sums for each row are there before the second begins, and both others read them
+    assert not second.follows and "    begin_next()\n" in second.text
+    assert third.follows and "        end_last()\n" in third.text
+    assert "end_last" not in second.text
+    alone = lower_cascade(made.backward, replace(known, overlap=False)).kernels
+    assert not any(k.follows or "griddepcontrol" in k.text for k in alone)
 
 
 def test_sums_in_two_steps_lie_as_the_sums_do() -> None:
@@ -306,3 +335,36 @@ def test_sums_in_two_steps_lie_as_the_sums_do() -> None:
     assert [b.ranks[-2:] for b in first.writes] == [("m", "e"), ("m", "f")]
     assert [b.tensor for b in second.writes] == ["K_grad", "V_grad"]
     assert dict(second.tiles)["H_DIGIT0"] == 4
+
+
+BREAKS_OF_SHARES = {
+    "operands that are not laid down": (r"mbarrier.wait\(q_grad_sum_laid.*\n", "\n"),
+    "operands of this tile": (
+        r"(q_grad_sum_laid.index\()step( % 2\), )step",
+        r"\1(step + 1)\2(step + 1)",
+    ),
+    "said too early": (
+        r"( +q_grad_sum_tiles.index\(\(step (?:.|\n)*?)( +mbarrier.arrive\(q_grad_sum_laid.*\n)",
+        r"\2\1",
+    ),
+    "added where another tile lies": (r"_before = p_first\n", "_before = p_first + P0\n"),
+    "the last tile left out": (r"(\n    step = 0\n(?:.|\n)*)add_box\(", r"\1(lambda *a: 0)("),
+    "sums read while they run": (r"(q_grad_sum = warpgroup_mma_wait\()[01]", r"\g<1>2"),
+}
+"""Ways to break what consumers share out."""
+
+
+@pytest.mark.parametrize("how", BREAKS_OF_SHARES)
+def test_machine_catches_broken_shares(how: str) -> None:
+    found = case("attention", 264, 136, 128, atomics=True)
+    (kernel,) = [x for _, x in found.kernels if x is not None]
+    text = re.sub(*BREAKS_OF_SHARES[how], kernel.text)
+    assert text != kernel.text
+    for seed in range(8):
+        try:
+            got = run(found, kernel, seed, text)
+        except (AssertionError, DeadlockError):
+            return
+        if not all(relative(x, found.truth[n]) < 1e-3 for n, x in got.items()):
+            return
+    raise AssertionError("nothing was noticed")

@@ -51,6 +51,18 @@ def test_an_operand_is_tested_as_soon_as_it_is_there() -> None:
     assert found == (MAKE_A, Let(X, Ref(A)), When(TESTED, (MASK, operand)), MAKE_B)
 
 
+def test_rows_that_do_not_exist_are_left_out_of_all_products() -> None:
+    exists = Op("<", (Index("m"), Scalar("size(m)")))
+    operand = Let(X, Op("where", (exists, Ref(A), Number(0.0))))
+    joining = Joining(TESTED, {"x": A}, exists)
+    found = joining.joined((MAKE_A, MAKE_B, operand), (MAKE_A, MAKE_B))
+    assert found == (MAKE_A, When(TESTED, (Let(A, operand.value),)), MAKE_B)
+    assert joining.operand(X) == A
+    other = Joining(TESTED, {"x": A}, NARROWER)
+    assert other.joined((MAKE_A, operand), (MAKE_A,)) != found
+    assert other.operand(X) == X
+
+
 def test_every_test_has_the_masks_that_it_reads() -> None:
     labels = Load(Var("labels", ("p",), "int32"), "L", (Index("p"),))
     mask = Let(LIVE, Op("==", (Ref(labels.var), Number(1))))
