@@ -82,6 +82,13 @@ LENGTHS_OF_OTHERS = 1024
 RESTS = 512
 """The fewest coordinates walked at which resting frames were measured."""
 
+SEVERAL = 3
+"""The most functions of a point, beside several products, that were measured.
+
+A quotient, a tangent and an exponential: 2.15 milliseconds where plain Triton takes 2.64 (gradients
+of 4096 rows that walk ever further, 128 features). With 256 features 3.59 and 4.90.
+"""
+
 PROCESSORS = 132
 """Multiprocessors of an H100."""
 
@@ -199,10 +206,8 @@ def unmeasured(kernel: MappedKernel, sizes: Mapping[str, int]) -> str:
         return (
             "several products before the work on a tile, in a frame that moves, were not measured"
         )
-    if early > 1 and max((n for _, n in kernel.static), default=0) > 128:
-        return "several products of more than 128 features were not measured"
-    if early > 1 and functions(kernel) > 1:
-        return "several products, and several functions of each point, were not measured"
+    if early > 1 and functions(kernel) > SEVERAL:
+        return f"several products, and {SEVERAL + 1} functions of each point, were not measured"
     for tensor, ranks in operands(kernel):
         if streamed[0] in ranks and not resident & set(ranks) and early < 2:
             return f"its work loads {tensor} as it walks, which was not measured"
