@@ -14,8 +14,10 @@ from einfall.ir.errors import BackendError
 
 from .hand_kernels import rows_kernel
 
-# Spawned, not forked: torch's threads do not survive a fork.
-PROCESSES = multiprocessing.get_context("spawn")
+# Not forked from here, where torch's threads would not survive it, but from a process that has only
+# imported.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["einfall.backends.cache"])
 
 
 def test_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
