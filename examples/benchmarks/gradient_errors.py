@@ -211,7 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", nargs="+", default=names, choices=names)
     parser.add_argument("--dtypes", nargs="+", default=["bfloat16", "float16"])
     parser.add_argument("--tokens", nargs="+", type=int, default=[260])
-    parser.add_argument("--draws", type=int, default=1, help="random tensors to measure over")
+    parser.add_argument("--draws", type=int, default=4, help="random tensors to measure over")
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1))
     parser.add_argument("--out", type=Path, help="folder for gradients.json and gradients.md")
     options = parser.parse_args(arguments)

@@ -51,6 +51,24 @@ def test_tiles_first_keeps_the_value(name: str, rows: int, columns: int) -> None
     numpy.testing.assert_allclose(found, truth, rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.parametrize(("walked", "number"), [("p", "N[d + m - 3]"), ("m", "N[m]")])
+def test_rows_are_where_numbers_are(walked: str, number: str) -> None:
+    """A number for each row is read for the rows of a tile, not at places along its diagonals."""
+    of = "Q[p, e] * Q[p, e]" if walked == "p" else "K[m, e] * K[m, e]"
+    cascade = declared(
+        "C[d: d < 150] = sum[m: 0 <= d + m - 3 and d + m - 3 < size(p)]"
+        f"(exp(S[d + m - 3, m] - {number}))",
+        f"{SCORES}\n    N[{walked}] = {of}",
+    )
+    changed = split_diagonals(flatten(cascade), short=frozenset({"e"}))
+    (tiles,) = (e for e in changed.einsums if e.name.endswith("_tiles"))
+    assert f"sum[{walked}_high: " in str(tiles) and f"N[{walked}_high * 64 + " in str(tiles)
+    draw = numpy.random.default_rng(2)
+    arrays = [draw.standard_normal(x) / 2 for x in ((140, 3), (67, 3))]
+    truth = einfall.interpret(cascade, *arrays)
+    numpy.testing.assert_allclose(einfall.interpret(changed, *arrays), truth, rtol=1e-11)
+
+
 @pytest.mark.parametrize(
     ("scores", "sums"),
     [
