@@ -85,6 +85,11 @@ def ask(line: str) -> str:
         told = back.readline()
     except BrokenPipeError:
         told = ""
+    except BaseException:
+        # interrupted: nobody must take its answer for that to another question
+        _nursery.process.kill()
+        _nursery = None
+        raise
     if told:
         return told.strip()
     _nursery.process.wait()

@@ -35,7 +35,7 @@ def test_a_fork_sees_this_environment_and_is_heard(monkeypatch: pytest.MonkeyPat
     assert (found.status, found.late, found.said) == (7, False, "heard")
 
 
-def test_a_nursery_that_ended_is_followed_by_another() -> None:
+def test_a_nursery_that_ended_is_followed_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
     found = compile_apart(request(), 60)
     assert isinstance(found.answer, Report) and found.status == 0
     first = triton_nursery._nursery
@@ -44,4 +44,13 @@ def test_a_nursery_that_ended_is_followed_by_another() -> None:
     first.process.wait()
     again = compile_apart(request(), 60)
     assert replace(again.answer, seconds=0.0) == replace(found.answer, seconds=0.0)
-    assert triton_nursery._nursery is not first
+    second = triton_nursery._nursery
+    assert second is not None and second is not first
+
+    def interrupted() -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(second.process.stdout, "readline", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        compile_apart(request(), 60)
+    assert triton_nursery._nursery is None and second.process.wait() != 0
