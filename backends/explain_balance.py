@@ -108,6 +108,8 @@ def work_of_programs(kernel: MappedKernel, facts: Facts) -> Any:
         # the last that is left, then the first
         order = np.arange(found.shape[-1])
         found = found[..., np.where(order % 2 == 0, order // 2, len(order) - 1 - order // 2)]
+    if kernel.crew is not None and kernel.crew.slowest:
+        found = np.moveaxis(found, list(range(len(grid), found.ndim)), list(range(len(tiled))))
     return found.reshape(-1)
 
 

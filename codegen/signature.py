@@ -48,7 +48,9 @@ def sign(
             for k, c in enumerate(s.coordinates):
                 along.setdefault((s.tensor, k), rank_along(c, axes) or str(k))
     grid = tuple(GridRank(r) for r in kernel.ranks("grid"))
-    grid += tuple(GridRank(r, axes[r].constant) for r in kernel.ranks("tiled"))
+    tiled = tuple(GridRank(r, axes[r].constant) for r in kernel.ranks("tiled"))
+    first = kernel.crew is not None and kernel.crew.slowest
+    grid = (*tiled, *grid) if first else (*grid, *tiled)
     used = list(dict.fromkeys(s.name for s in scalars(body)))
     sizes = {g.rank: None for g in grid}
     sizes |= {axes[s.var.axes[0]].rank: None for s in statements(body)

@@ -91,6 +91,7 @@ def table_nest(kernel: MappedKernel, traversal: Traversal, dtypes: Mapping[str, 
         taking=(*kernel.taking, *traversal.taking),
         num_warps=4,
         num_stages=1,
+        crew=None,
     )
     known = {**dtypes, **dict.fromkeys(own.writes, "int32")}
     nest = TableLowering(own, known).nest_of(domain, buffers)

@@ -111,7 +111,8 @@ class Crew:
     tensor cores. persistent : whether a program stays for several tiles of rows, one after another.
     paired : whether it takes the last tile left with the first, where one walks further.
     drawn : whether it takes the next tile that is left when it is done with one, where only the
-    data say how far each walks.
+    data say how far each walks. slowest : whether a tile of rows is taken of all coordinates of the
+    grid before the next one, so that the last ones are short.
     rotated : whether a tile's late products run under the next tile's work
     (``codegen/schedule.py``) or, in order, under its own (``codegen/in_order.py``).
     ahead : whether, in order, a tile's first product is issued beside the last of the tile before.
@@ -129,6 +130,7 @@ class Crew:
     behind: bool = False
     resting: tuple[str, ...] = ()
     drawn: bool = False
+    slowest: bool = False
 
 
 @dataclass(frozen=True, slots=True)
