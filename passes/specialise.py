@@ -201,8 +201,6 @@ def unmeasured(kernel: MappedKernel, sizes: Mapping[str, int]) -> str:
     if max((n for _, n in kernel.static), default=0) > 256:
         return "more than 256 features were not measured"
     (traversal,) = kernel.traversals
-    if dict(kernel.steps).get(tiled[0], 2 * ROWS) % (2 * ROWS):
-        return f"fewer than {2 * ROWS} rows of {tiled[0]} share a list, which was not measured"
     early = len(walked_products(kernel))
     if early > 1 and (traversal.domain.table is not None or traversal.walks):
         return "several products of rows that walk a list were not measured"
@@ -228,7 +226,12 @@ class Sizing:
 
 
 ALONE = Sizing(Crew(1), 64, 2)
-"""How a kernel is cut whose lists change every 64 rows: two such programs share a processor."""
+"""How a kernel is cut whose lists change every 64 rows: two such programs share a processor.
+
+Measured on an H100, 16 x 32768 rows of 128 features, milliseconds of Gluon and of Triton: 10 and
+30 % of all blocks of 64 x 64 1.74 and 1.86, 5.10 and 5.69; 32 chosen blocks of 64 a row,
+with choosing, 1.40 and 1.59.
+"""
 
 
 def cuts(kernel: MappedKernel, length: int) -> Iterator[Sizing]:
