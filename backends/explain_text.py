@@ -172,6 +172,8 @@ def language(k: KernelExplanation) -> Iterator[str]:
     if k.crew.resting:
         grown = " and ".join(k.crew.resting)
         yield f"frames rest while a tile adds little to {grown}; else it is taken once more"
+    if k.crew.lagging:
+        yield "frames move only where they are far behind"
 
 
 def role(r: RankRole) -> Iterator[str]:

@@ -10,6 +10,7 @@ from .gluon_shares import add_up, arrive, meet, nothing_yet, put, share_out
 from .gluon_values import GluonPrinter
 from .gluon_walk import Phase, kind
 from .in_order import Add, Arrive, Free, Get, Issue, Meet, Put, Wait, in_order, reads
+from .lag import lag
 from .loop_nest import Dot, Load, Nest, Number, Op, Ref, Statement, When
 from .one_loop import tested
 from .operands import bare
@@ -22,6 +23,8 @@ class TileInOrder(GluonPrinter):
 
     def __init__(self, nest: Nest, plan: Schedule, section: Section, outer: Rows) -> None:
         super().__init__(nest, plan)
+        self.lags = self.crew.lagging and not section.loop.cut
+        section = lag(section) if self.lags else section
         self.section, self.depth = section, 1
         self.bases, self.names = outer.bases, outer.names
         self.layouts, self.pieces, self.helpers = outer.layouts, outer.pieces, outer.helpers
@@ -133,7 +136,10 @@ class TileInOrder(GluonPrinter):
         name = x.accumulator.name
         if x.factor is not None:
             text = self.broadcast(Ref(x.factor), x.accumulator.axes)
-            self.add(f"{name} = {name} * {text}")
+            if self.lags:
+                self.add(f"note_moved({x.factor.name}, CONSUMER)")
+                self.add("if large(CONSUMER) != 0:")
+            self.add(f"{'    ' * self.lags}{name} = {name} * {text}")
         layout = f"LEFT_OF_{self.layout(x.accumulator.axes)}"
         value = f"{x.operand.name}.to(tl.{x.dtype})"
         left = f"{x.operand.name}_left"

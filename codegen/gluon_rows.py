@@ -61,7 +61,8 @@ class Work(GluonPrinter):
         if self.rests and isinstance(statement, Fold):
             name, _, text = self.lines.pop().strip().partition(" = ")
             tile = text.removeprefix("gl.sum(").removesuffix(", axis=1)")
-            self.add(f"{name} = by_thread({tile})")
+            product = isinstance(statement.value, Op) and statement.value.operator == "*"
+            self.add(f"{name} = by_thread{'_fused' if product else ''}({tile})")
 
     def operation(self, op: Op, axes: tuple[str, ...]) -> tuple[str, int]:
         """Return the text of an operator; that of points need not be exact.
@@ -157,7 +158,7 @@ class Rows(GluonPrinter):
         start, opening = self.opening
         body = needed([*opening, *self.lines], start)
         before, after = [], []
-        if any(s.resting is not None for s in self.plan.sections):
+        if any(s.resting is not None for s in self.plan.sections) or self.crew.lagging:
             before.append("watch(CONSUMER)")
             self.pieces.setdefault("watch")
         if self.crew.turns:

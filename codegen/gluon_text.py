@@ -124,6 +124,12 @@ def by_thread(x):
     """The sums along rows of what each thread holds: pairs of columns, as products leave them."""
     pairs = x.reshape([x.shape[0], x.shape[1] // 8, 4, 2])
     return gl.sum(gl.sum(pairs, axis=3), axis=1)''',
+    "by_thread_fused": '''@gluon.jit
+def by_thread_fused(x):
+    """The same sums in another order, in which products are multiplied and added at once."""
+    pairs = x.reshape([x.shape[0], x.shape[1] // 8, 4, 2])
+    LAYOUT: gl.constexpr = by_thread(x).type.layout
+    return gl.convert_layout(gl.sum(gl.sum(pairs, axis=1), axis=2), LAYOUT, assert_trivial=True)''',
     "together": '''@gluon.jit
 def together(x, LAYOUT: gl.constexpr):
     """The sums along rows of what threads have added up."""
@@ -146,6 +152,20 @@ def note_large(x, CONSUMER: gl.constexpr):
         noted(
             CONSUMER,
             "{ .reg .pred p; setp.geu.f32 p, $1, 0f45800000; @p mov.b32 NOTE, 1; mov.b32 $0, 0; }",
+        ),
+        "=r,f",
+        [x],
+        dtype=gl.int32,
+        is_pure=False,
+        pack=1,
+    )''',
+    "note_moved": '''@gluon.jit
+def note_moved(x, CONSUMER: gl.constexpr):
+    """Note if factors of this warp are not 1, or none at all."""
+    gl.inline_asm_elementwise(
+        noted(
+            CONSUMER,
+            "{ .reg .pred p; setp.neu.f32 p, $1, 0f3F800000; @p mov.b32 NOTE, 1; mov.b32 $0, 0; }",
         ),
         "=r,f",
         [x],
@@ -196,7 +216,9 @@ NEEDED_BY = {
     "take_turn": ("turn",),
     "pass_turn": ("turn",),
     "watch": ("noted",),
+    "by_thread_fused": ("by_thread",),
     "note_large": ("noted",),
+    "note_moved": ("noted",),
     "large": ("noted",),
 }
 """Which functions a function calls."""

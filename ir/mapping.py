@@ -119,6 +119,7 @@ class Crew:
     behind : whether what consumers share out is multiplied beside the next tile's first product.
     resting : accumulators that tell, by how little they grow in a tile, that frames may stay as
     they are (``passes/resting.py``); none where frames move with every tile.
+    lagging : whether, in order, frames move only where they are far behind (``codegen/lag.py``).
     """
 
     consumers: int
@@ -131,6 +132,7 @@ class Crew:
     resting: tuple[str, ...] = ()
     drawn: bool = False
     slowest: bool = False
+    lagging: bool = False
 
 
 @dataclass(frozen=True, slots=True)

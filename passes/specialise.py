@@ -162,6 +162,8 @@ def specialise(
     crew = replace(crew, slowest=drawn and ends_short(kernel, sizes))
     if crew.rotated and crew.consumers < 3 and sizes.get(walked, RANK_IS_LONG) >= RESTS:
         crew = replace(crew, resting=resting(kernel))
+    if not crew.rotated:
+        crew = replace(crew, lagging=bool(resting(kernel)))
     return replace(cut_kernel(kernel, target, whole), crew=crew, described=described)
 
 
@@ -204,12 +206,17 @@ def unmeasured(kernel: MappedKernel, sizes: Mapping[str, int]) -> str:
     early = len(walked_products(kernel))
     if early > 1 and (traversal.domain.table is not None or traversal.walks):
         return "several products of rows that walk a list were not measured"
-    if early > 1 and not twofold(kernel):
+    framed = several(kernel) and bool(resting(kernel))
+    if early > 1 and not twofold(kernel) and not framed:
         return (
             "several products before the work on a tile, in a frame that moves, were not measured"
         )
     if early > 1 and functions(kernel) > SEVERAL:
         return f"several products, and {SEVERAL + 1} functions of each point, were not measured"
+    if framed and max((n for _, n in kernel.static), default=0) > 128:
+        return "several products of more than 128 features, in frames, were not measured"
+    if framed and functions(kernel) > early:
+        return "several products, and several functions of each point, were not measured"
     for tensor, ranks in operands(kernel):
         if streamed[0] in ranks and not resident & set(ranks) and early < 2:
             return f"its work loads {tensor} as it walks, which was not measured"
@@ -251,7 +258,15 @@ def cuts(kernel: MappedKernel, length: int) -> Iterator[Sizing]:
             yield Sizing(crew, 128, 2)
         yield Sizing(replace(crew, ahead=not narrow(kernel)), 64, 2)
         return
-    if several(kernel):
+    if several(kernel) and resting(kernel):
+        # 4096 coordinates, twice over: with 64 features 441 so, 360 in order, of Triton 376; with
+        # 128 in order 493, of frames that do not lag 477, of Triton 345
+        if narrow(kernel):
+            yield Sizing(Crew(2, True, True), 64, 3)
+        for columns, stages in ((64, 3), (64, 2), (32, 2)):
+            for persistent in (True, False):
+                yield Sizing(Crew(2, False, persistent, rotated=False), columns, stages)
+    elif several(kernel):
         wide = ((128, 2),) if functions(kernel) <= 1 else ()
         for columns, stages in (*wide, (64, 3), (64, 2), (32, 2)):
             for persistent in (True, False):

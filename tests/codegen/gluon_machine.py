@@ -33,10 +33,12 @@ class DeadlockError(AssertionError):
 
 
 class Tile(np.ndarray):
-    """Registers: an array that knows ``to``."""
+    """Registers: an array that knows ``to``, and has no layout."""
 
     def to(self, dtype: Any) -> Tile:
         return self.astype(dtype).view(Tile)
+
+    type = SimpleNamespace(layout=None)
 
 
 def tile(x: Any) -> Any:

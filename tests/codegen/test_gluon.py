@@ -235,7 +235,8 @@ LARGE = {"b": 4, "h": 16, "p": 4096, "m": 4096, "e": 128, "f": 128}
         ("attention", LARGE | {"e": 512}, "more than 256 features"),
         ("sliding_window", LARGE, ""),
         ("sink_window", LARGE, ""),
-        ("differential", LARGE, "several products"),
+        ("differential", LARGE, ""),
+        ("differential", LARGE | {"e": 256}, "several products of more than 128 features"),
     ],
 )
 def test_automatic_choice_and_its_reason(

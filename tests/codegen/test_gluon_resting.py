@@ -23,7 +23,7 @@ PLAIN = ("attention", "causal_lse", "sliding_window", "entropy")
 CASES = [(name, rise) for name in PLAIN for rise in (1, 40)]
 
 
-@pytest.mark.parametrize(("name", "rise"), [*CASES, ("alibi", 1)])
+@pytest.mark.parametrize(("name", "rise"), [*CASES, ("alibi", 1), ("differential", 40)])
 def test_scores_that_rise(name: str, rise: int) -> None:
     tensors, parameters, _ = case(name, **SIZES)
     tensors = [x.clone() for x in tensors]
@@ -35,6 +35,24 @@ def test_scores_that_rise(name: str, rise: int) -> None:
     got = run(found, tensors, parameters, programs=2)
     for x, expected in zip(got, truth, strict=True):
         assert relative(x, expected) < 1e-3
+
+
+def test_frames_that_lag() -> None:
+    sizes = {**SIZES, "width": 128}
+    tensors, parameters, _ = case("differential", **sizes)
+    tensors = [x.clone() for x in tensors]
+    tensors[1][..., 300:, :] *= 20
+    tensors[3][..., 500:, :] *= 20
+    (truth,) = outputs(einfall.interpret(examples.differential, *tensors, **parameters))
+    found = lowered("differential", **sizes)
+    assert found.source.count("note_moved(rescale") == 2
+    assert "frames move only where they are far behind" in str(found.explain())
+    (got,) = run(found, tensors, parameters, programs=2)
+    assert relative(got, truth) < 1e-3
+    # a factor that is left out is missed
+    text = found.source.replace("large(CONSUMER) != 0", "large(CONSUMER) == 2")
+    (wrong,) = run(found, tensors, parameters, programs=2, text=text)
+    assert not np.isfinite(wrong).all() or relative(wrong, truth) > 1e-2
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
