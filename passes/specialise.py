@@ -253,7 +253,7 @@ def cuts(kernel: MappedKernel, length: int) -> Iterator[Sizing]:
     """
     if added(kernel):
         crew = Crew(2, False, False, rotated=False, behind=True)
-        if narrow(kernel):
+        if narrow(kernel) and functions(kernel) <= 1:
             # with a product ahead as well, ptxas 12.8 ends in the middle of its work
             yield Sizing(crew, 128, 2)
         yield Sizing(replace(crew, ahead=not narrow(kernel)), 64, 2)
