@@ -19,7 +19,20 @@ from dataclasses import replace
 from functools import reduce
 from math import isclose
 
-from .loop_nest import Cast, Fold, Let, Number, Op, Ref, Statement, Value, Var, value_axes
+from .loop_nest import (
+    Cast,
+    Fold,
+    Let,
+    Number,
+    Op,
+    Ref,
+    Statement,
+    Value,
+    Var,
+    value_axes,
+    value_vars,
+)
+from .signature import values
 
 Form = Mapping[Value, float]
 """A sum of values, each times a number."""
@@ -182,7 +195,9 @@ def changed(statement: Statement, rule: Callable[[Value], Value | None]) -> Stat
 
 
 def reads(statement: Statement, ref: Ref) -> int:
-    """Return how often a statement reads a variable; often, where it is not known."""
+    """Return how often a statement reads a variable; twice, where it is not rewritten."""
+    if not isinstance(statement, Let | Fold):
+        return 2 * any(ref.var.name in value_vars(v) for v in values(statement))
     count = 0
 
     def rule(x: Value) -> Value | None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from einfall.codegen.at_rest import at_rest, form, multiple
-from einfall.codegen.loop_nest import Fold, Let, Number, Op, Ref, Statement, Value, Var
+from einfall.codegen.loop_nest import Fold, Let, Load, Number, Op, Ref, Statement, Value, Var
 
 X, D = (Ref(Var(n, ("p0", "m0"))) for n in "xd")
 G, H, W = Ref(Var("g", ("p0",))), Ref(Var("h", ("p0",))), Ref(Var("w", ()))
@@ -103,9 +103,11 @@ def test_a_multiple_of_the_exponent_is_read_from_it() -> None:
     assert added == Let(H.var, Op("+", (H, times(Ref(T), -0.6))))
 
 
-def test_what_is_handed_on_keeps_its_name() -> None:
+def test_what_is_handed_on_or_read_elsewhere_keeps_its_name() -> None:
     body = BODIES["a penalty"]
     assert at_rest(body, ("n", "h", "s"))[0] == body[0]
+    load = Load(Var("v", ("p0", "m0")), "V", (Ref(S),), None, 0.0)
+    assert at_rest((*body, load), ("n", "h"))[0] == body[0]
 
 
 def test_multiples_are_of_all_terms() -> None:
