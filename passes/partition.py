@@ -176,7 +176,7 @@ def configurations(
         yield search_configuration(kernel, sizes)
         return
     if kernel.ordered:
-        yield from order_configurations(kernel, tiled, widest)
+        yield from order_configurations(kernel, tiled, widest, sizes)
         return
     few = few_rows(kernel, sizes)
     widest |= dict.fromkeys(beside_a_dot(kernel), 1)
