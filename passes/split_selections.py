@@ -26,9 +26,6 @@ from .walk_lists import is_member
 
 NOTHING: Mapping[str, Scalar] = MappingProxyType({})
 
-NEAR = 128
-"""Coordinates so few that what they name stays in a cache, in whatever order it is walked."""
-
 
 def split_selections(
     cascade: Cascade,
@@ -57,10 +54,8 @@ def split_selections(
     Members are found a tile at a time, by kernels that hold no more than that; the list, which is
     short, one program puts in order. Who asks for members alone, as in ``m in T[p]``, asks what was
     found; a list of which nothing else is asked stays so, by ascending coordinate, and may be long.
-    Rows that walk their members in that order meet in the same places at about the same time. A
-    rank of at most ``whole`` coordinates, or of few where members are asked for, is left alone, for
-    one program chooses from it and puts it in order at once. A list in order has at most
-    ``longest`` members.
+    A rank of at most ``whole`` coordinates is left alone, for one program chooses from it and puts
+    it in order at once. A list in order has at most ``longest`` members.
 
     Requires: a flat cascade in which every list is counted (``count_lists``).
     Keeps: every output's value, as far as float32 tells the values apart.
@@ -73,13 +68,11 @@ def split_selections(
     taken = {cascade.name, *cascade.inputs, *cascade.ranks, *(n for n, _ in cascade.parameters)}
     taken |= {e.name for e in cascade.einsums}
     changed: dict[str, tuple[Einsum, ...]] = {}
-    asked = {x.tensor for e in cascade.einsums for y in e.expressions() if (x := listed(y))}
     for einsum in cascade.einsums:
         body = einsum.body
         if not isinstance(body, Populate) or body.ascending or body.selector == "threshold":
             continue
-        limit = min(whole, NEAR) if einsum.name in asked else whole
-        if body.rank in sizes and sizes[body.rank] <= limit:
+        if body.rank in sizes and sizes[body.rank] <= whole:
             continue
         if unordered(cascade, einsum):
             changed[einsum.name] = (replace(einsum, body=replace(body, ascending=True)),)

@@ -77,13 +77,6 @@ def test_features_of_a_weight_are_held_whole_so_that_lists_are_walked() -> None:
     assert attending.reads == ("Q", "K", "V", "Sel", "Sel_count")
 
 
-def test_rows_walk_what_they_chose_in_the_order_of_coordinates() -> None:
-    k = lowered(examples.topk_blocks, *[(1, HEADS, 32768, FEATURES)] * 3, B=128, k=16)
-    (attending,) = (x for x in k.mapping.kernels if x.writes == ("O",))
-    assert attending.reads == ("Q", "K", "V", "Sel_found", "Sel_count")
-    assert "Sel_found[b, h, i, j] = topk[n, k](" in str(k.mapping.cascade)
-
-
 def test_scores_along_diagonals_are_read_from_a_product() -> None:
     shapes, parameters = SELECTING["flex_prefill"]
     k = lowered(examples.flex_prefill, *shapes, **parameters)
