@@ -18,17 +18,18 @@ from .gluon_boxes import box_of
 from .gluon_draw import SLOTS, counter_argument, counter_buffer, counter_of
 from .gluon_fetch import Fetcher
 from .gluon_order import RowsInOrder, TileInOrder
-from .gluon_rows import Rows, Work
+from .gluon_rows import Rows
 from .gluon_shares import layout_line, shared_of
 from .gluon_text import ADDING, IMPORTED, IMPORTS, PIECES, pieces
 from .gluon_values import GluonPrinter, layout_name, layout_text
 from .gluon_walk import kind
+from .gluon_work import Work
 from .in_order import issue_ahead
 from .kernel import Kernel
 from .layout import WIDTH, lay_out
 from .loop_nest import Load, Nest
 from .one_loop import one_loop
-from .schedule import Schedule, schedule
+from .schedule import Schedule, Section, schedule
 from .triton_operators import HELPERS
 
 ROWS = 64
@@ -48,6 +49,9 @@ WORKS = {
     "tile": "Take a tile into the state, and test its points where some may not exist.",
     "whole_resting": "Take a whole tile into the state while frames rest.",
     "cut_resting": "Take a tile, some points of which may not exist, while frames rest.",
+    "test": "Leave points out of a tile that do not exist.",
+    "moving": "Take a tile into the state, which moves to a frame of its own.",
+    "resting": "Take a tile into the state while frames rest.",
 }
 """What the work on tiles of each kind does."""
 
@@ -148,22 +152,27 @@ class File:
         )
 
     def works(self, rows: Rows) -> dict[str, Function]:
-        """Return the work on whole tiles and on cut ones."""
+        """Return the work on tiles of each kind."""
         first = [d.var.name for d in self.plan.products]
         first += [v.name for v in self.plan.carried]
-        make = Work if self.crew.rotated else TileInOrder
         found: dict[str, Function] = {}
-        for section in self.plan.sections:
-            texts = {kind(section): make(self.nest, self.plan, section, rows).lines}
-            if section.resting is not None:
-                resting = Work(self.nest, self.plan, section, rows, rests=True).lines
-                texts[f"{kind(section)}_resting"] = resting
+        works = [self.kinds(x, rows) for x in self.plan.sections]
+        for texts in works if rows.joined is None else [rows.shared_work(rows.joined)]:
             for name, lines in texts.items():
                 free = free_names(lines)
                 order = [*(n for n in dict.fromkeys(first) if n in free), *free]
                 function = self.function(name, WORKS[name], lines, self.visible(order))
                 assert found.setdefault(name, function) == function
         return found
+
+    def kinds(self, section: Section, rows: Rows) -> dict[str, list[str]]:
+        """Return the work on a section's tiles, and the same while frames rest, by name."""
+        make = Work if self.crew.rotated else TileInOrder
+        texts = {kind(section): make(self.nest, self.plan, section, rows).lines}
+        if section.resting is not None:
+            resting = Work(self.nest, self.plan, section, rows, rests=True).lines
+            texts[f"{kind(section)}_resting"] = resting
+        return texts
 
     def visible(self, names: list[str]) -> list[str]:
         """Return names that are none of the file's own."""

@@ -1,15 +1,15 @@
-"""The bodies of the functions that compute: the work on a tile, and the walk around it."""
+"""The bodies of the functions that compute: the walk around the work on its tiles."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
 
-from .at_rest import at_rest
 from .gluon_boxes import box_of, place
-from .gluon_quick import LOG2_E, times
 from .gluon_values import GluonPrinter
 from .gluon_walk import Phase, Walk, stay, word
+from .gluon_work import Work
+from .join_tiles import Joined
 from .kernel import Argument
 from .layout import needed
 from .loop_nest import (
@@ -19,7 +19,6 @@ from .loop_nest import (
     Let,
     Load,
     Nest,
-    Op,
     Ref,
     Statement,
     Store,
@@ -28,55 +27,7 @@ from .loop_nest import (
     value_axes,
 )
 from .operands import bare
-from .positions import uses_coordinate
 from .schedule import Held, Late, Schedule, Section
-from .triton_values import ATOM
-
-
-class Work(GluonPrinter):
-    """The work on one tile: what stands between its early products and its late ones."""
-
-    def __init__(
-        self, nest: Nest, plan: Schedule, section: Section, outer: Rows, *, rests: bool = False
-    ) -> None:
-        super().__init__(nest, plan)
-        self.section, self.depth, self.rests = section, 1, rests
-        work = section.work
-        if rests:
-            assert section.resting is not None
-            work = at_rest(section.resting.body, outer.rested(section))
-        self.bases, self.names = outer.bases, outer.names
-        self.layouts, self.pieces, self.helpers = outer.layouts, outer.pieces, outer.helpers
-        work = tuple(s for s in work if s not in plan.vectors)
-        if any(uses_coordinate(s, self.columns) for s in statements(work)):
-            first = plan.columns.first
-            self.add(f"{self.columns} = {first} + {plan.columns.rank}_row")
-        for s in work:
-            self.statement(s)
-        self.add(f"return {', '.join((outer.rested if rests else outer.returned)(section))}")
-
-    def statement(self, statement: Statement) -> None:
-        """Print a statement; while frames rest, each thread adds up its own share of a row."""
-        super().statement(statement)
-        if self.rests and isinstance(statement, Fold):
-            name, _, text = self.lines.pop().strip().partition(" = ")
-            tile = text.removeprefix("gl.sum(").removesuffix(", axis=1)")
-            product = isinstance(statement.value, Op) and statement.value.operator == "*"
-            self.add(f"{name} = by_thread{'_fused' if product else ''}({tile})")
-
-    def operation(self, op: Op, axes: tuple[str, ...]) -> tuple[str, int]:
-        """Return the text of an operator; that of points need not be exact.
-
-        They are as exact as their operands in half precision, and so is ``quick_tanh``;
-        ``quick_logistic`` is as exact as the function for vectors.
-        """
-        if len(axes) == 2 and self.ordered(value_axes(op)) == axes:
-            match op:
-                case Op("tanh", (x,)):
-                    return f"quick_tanh({self.value(x, axes)})", ATOM
-                case Op("sigmoid", (x,)):
-                    return f"quick_logistic({self.value(times(x, -LOG2_E), axes)})", ATOM
-        return super().operation(op, axes)
 
 
 class Rows(GluonPrinter):
@@ -86,7 +37,7 @@ class Rows(GluonPrinter):
         super().__init__(nest, plan)
         self.boxes: dict[str, Argument] = {}
         self.places: dict[str, str] = {}
-        self.positions = positions(plan)
+        self.positions, self.joined = positions(plan), plan.joined
         self.header()
         start = len(self.lines)
         for s in plan.setup:
@@ -116,6 +67,16 @@ class Rows(GluonPrinter):
         made = {s.var.name for s in section.resting.body if isinstance(s, Let | Fold)}
         return tuple(v for v in self.plan.carried if v.name in made)
 
+    def shared_work(self, joined: Joined) -> dict[str, list[str]]:
+        """Return the work that tiles of all kinds share, by name."""
+        nest, plan, section = self.nest, self.plan, self.plan.sections[0]
+        made = tuple(dict.fromkeys(d.var.name for d in plan.products))
+        return {
+            "test": Work(nest, plan, section, self, work=joined.test, results=made).lines,
+            "moving": Work(nest, plan, section, self, work=joined.moving).lines,
+            "resting": Work(nest, plan, section, self, rests=True).lines,
+        }
+
     def results(self) -> tuple[str, ...]:
         """Return the same by the names that they have here."""
         return self.returned(self.plan.sections[0])
@@ -133,15 +94,25 @@ class Rows(GluonPrinter):
         self.walk.begin_first()
         self.products("step" if stays else "0")
         self.turn("pass_turn")
-        self.wait_early(0, "step" if stays else "0")
+        test = (calls["test"], f"{self.walk.whole_end} <= 0") if self.joined else None
+        self.wait_early(0, "step" if stays else "0", test)
         if not stays and plan.vectors:
             self.add("tested = 0")
         self.read_vectors()
         self.first_work(calls)
-        self.carry()
+        if self.narrow:
+            self.make_operands()
         self.add("step += 1" if stays else "step = 1")
+        sharing: list[str] = []
         for phase in self.walk.phases:
+            section = phase.sections[0]
+            wanted = [v.name for v in self.grown(section)] if section.resting else []
+            if wanted != sharing:
+                self.collect(sharing)
+                self.share(wanted)
+            sharing = wanted
             self.loop_over(phase, calls)
+        self.collect(sharing)
         self.add("")
         for held in plan.held:
             if stays and held.load is not None:
@@ -191,14 +162,15 @@ class Rows(GluonPrinter):
     def loop_over(self, phase: Phase, calls: Mapping[str, str]) -> None:
         """Write one loop of the rotated walk."""
         section = phase.sections[0]
-        call = calls[word(section)]
-        shared = [v.name for v in self.grown(section)] if section.resting else []
-        self.share(shared)
-        self.walk.loop(phase, placing=bool(re.search(rf"\b{self.plan.columns.first}\b", call)))
+        call = calls["moving" if self.joined else word(section)]
+        tested = calls["test"] if self.joined else ""
+        placing = bool(re.search(rf"\b{self.plan.columns.first}\b", call + tested))
+        self.walk.loop(phase, placing=placing)
         self.products("step")
         self.late_products("step - 1")
         self.turn("pass_turn")
-        self.wait_early(len(self.plan.late), "step")
+        test = (tested, f"{self.walk.whole_end} <= {self.walk.at}") if self.joined else None
+        self.wait_early(len(self.plan.late), "step", test)
         if section.loop.cut:
             self.read_vectors()
         if section.resting is None:
@@ -206,10 +178,16 @@ class Rows(GluonPrinter):
             self.wait_late("step - 1", split=True)
             self.carry()
         else:
-            self.rest(section, call, calls[f"{word(section)}_resting"])
+            kind = "" if self.joined else f"{word(section)}_"
+            self.rest(section, call, calls[f"{kind}resting"])
         self.add("step += 1")
         self.depth -= 1
-        self.collect(shared)
+
+    def test(self, call: str, condition: str) -> None:
+        """Leave points out of a tile's early products, under a condition."""
+        made = dict.fromkeys(d.var.name for d in self.plan.products)
+        self.add(f"if {condition}:")
+        self.add(f"    {', '.join(made)} = {call}")
 
     def rest(self, section: Section, call: str, resting: str) -> None:
         """Take a tile in with frames at rest; where its terms are large, once more with new ones.
@@ -320,10 +298,15 @@ class Rows(GluonPrinter):
                 f"{name} = warpgroup_mma({self.operand(k)}, {x.right.name}, {name}, is_async=True)"
             )
 
-    def wait_early(self, pending: int, step: str) -> None:
-        """Wait for a tile's early products, and let their operands be fetched over."""
+    def wait_early(self, pending: int, step: str, test: tuple[str, str] | None = None) -> None:
+        """Wait for a tile's early products, and let their operands be fetched over.
+
+        ``test``, and when : what is done ahead of that, at which groups of warps wait for all.
+        """
         names = list(dict.fromkeys(d.var.name for d in self.plan.products))
         self.wait(pending, names)
+        if test is not None:
+            self.test(*test)
         for load in self.plan.fetched:
             if not self.plan.read_late(load):
                 self.add(f"release({load.var.name}_empty, {step})")
@@ -353,7 +336,13 @@ class Rows(GluonPrinter):
         self.add(f"{', '.join(self.results())} = {call}")
 
     def first_work(self, calls: Mapping[str, str]) -> None:
-        """Do the work on the first tile, which is tested unless it is known to be whole."""
+        """Do the work on the first tile, which is tested unless it is known to be whole.
+
+        Nothing has to be carried to its frame: sums are 0.
+        """
+        if self.joined:
+            self.call(calls["moving"])
+            return
         untested = self.walk.untested()
         if untested:
             self.add(f"if {untested}:")

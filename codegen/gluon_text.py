@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .gluon_columns import NEEDED_BY as OF_COLUMNS
+from .gluon_columns import PIECES as COLUMNS
 from .gluon_draw import PIECES as DRAWING
 from .gluon_quick import QUICK
 
@@ -134,6 +136,7 @@ def by_thread_fused(x):
 def together(x, LAYOUT: gl.constexpr):
     """The sums along rows of what threads have added up."""
     return gl.convert_layout(gl.sum(x, axis=1), LAYOUT, assert_trivial=True)''',
+    **COLUMNS,
     "watch": '''@gluon.jit
 def watch(CONSUMER: gl.constexpr):
     """Make a register in which a warp notes for itself that a number was large."""
@@ -213,6 +216,7 @@ def turn(consumer):
 """The functions by name; a file has those that it calls."""
 
 NEEDED_BY = {
+    **OF_COLUMNS,
     "take_turn": ("turn",),
     "pass_turn": ("turn",),
     "watch": ("noted",),

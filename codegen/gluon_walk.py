@@ -42,7 +42,11 @@ class Walk:
     def __init__(self, printer: GluonPrinter, plan: Schedule) -> None:
         self.printer, self.plan = printer, plan
         self.first, self.rank = plan.columns.first, plan.columns.rank
-        self.phases = tuple(map(self.measured, phases(plan.sections)))
+        found, both = phases(plan.sections), plan.joined
+        if both is not None:
+            found = [Phase(plan.sections)]
+        self.phases = tuple(map(self.measured, found))
+        self.whole_end = "" if both is None else self.phases[0].ends[both.whole - 1]
         # ahead of all loops, what their addresses have in common
         for section in plan.sections:
             for s in (*section.place, *at_slot(section, section.loop.begin)):
@@ -68,6 +72,11 @@ class Walk:
     def text(self, value: Value) -> str:
         """Return a scalar as text."""
         return self.printer.value(value, ())
+
+    @property
+    def at(self) -> str:
+        """The name of a place among the sections of a phase that are laid end to end."""
+        return f"{self.rank}_at"
 
     def some(self, phase: Phase) -> str:
         """Return the condition that a phase has a tile."""
@@ -115,16 +124,20 @@ class Walk:
             self.printer.add(f"{self.first} = tl.where({self.some(phase)}, {text}, {self.first})")
 
     def untested(self) -> str:
-        """Return the condition that a list gives a first tile that needs no test, "" if none does.
+        """Return the condition that the first tile needs no test, "" if it always has one.
 
-        A test of points that lists decide about may cost more than all tiles of its row.
+        A test of points that lists decide about may cost more than all tiles of its row; where
+        frames rest, the first tile's work is all that nothing runs beside.
         """
         cut = [bool(p.sections[0].loop.cut) for p in self.phases]
-        if all(cut) or not any(cut) or not any(p.placed for p in self.phases):
+        if all(cut) or not any(cut):
+            return ""
+        if cut[0] and not any(p.placed for p in self.phases):
             return ""
         place = cut.index(False)
         before = [f"~({self.some(p)})" for p in self.phases[:place]]
-        return " & ".join([*before, f"({self.some(self.phases[place])})"])
+        there = self.some(self.phases[place])
+        return " & ".join([*before, f"({there})"]) if before else there
 
     def loop(
         self,
@@ -144,7 +157,7 @@ class Walk:
         loop = section.loop
         begin, end = self.text(loop.begin), self.text(loop.end)
         if phase.ends:
-            begin, end, at = "0", phase.ends[-1], f"{self.rank}_at"
+            begin, end, at = "0", phase.ends[-1], self.at
         if phase.placed:
             at = loop.first
         step = loop.tile or "1"

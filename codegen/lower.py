@@ -188,7 +188,7 @@ class Lowering(Selections):
         else:
             for begin, end, cut in self.sections(traversal, Scalar(tile)):
                 body = tuple(self.step(traversal, cut))
-                rests = None if cut else rest(self, traversal)
+                rests = rest(self, traversal, cut)
                 self.say(Loop(self.rank, first, begin, end, tile, body, cut, rests))
         for item in traversal.walks:
             self.follow(traversal, item)

@@ -11,7 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from ..ir.cascade import Einsum
+from ..ir.expression import Access, Concatenate, Populate, Reduce, tensors
 from ..ir.mapping import Traversal
+from .absent import HIGHEST, LOWEST, UNKNOWN, abstract, obviously_positive
 from .loop_nest import Fold, Let, Op, Ref, Resting, Statement, value_vars
 from .signature import values
 
@@ -32,9 +35,31 @@ def rest(
     crew = lowering.kernel.crew
     if crew is None or not crew.resting:
         return None
+    if cut and not tells(lowering, traversal):
+        return None
     fields = {f.tensor: f for f in traversal.streaming.fields}
     bounds = tuple(lowering.got(t, fields[t].ranks, {}) for t in crew.resting)
     return Resting(tuple(lowering.step(traversal, cut, place, rests=True)), bounds)
+
+
+def tells(lowering: Lowering, traversal: Traversal) -> bool:
+    """Whether a row into which nothing was taken yet makes an infinite sum of its first point.
+
+    That holds if all that reads its frame, minus infinity, are weights, and they are infinite then.
+    """
+    streaming = traversal.streaming
+    frames = {g for f in streaming.fields for g in f.frame}
+    values: dict[str | Access, str] = dict.fromkeys(lowering.kernel.infinite, UNKNOWN)
+    values |= dict.fromkeys(frames, LOWEST)
+    for item in streaming.body:
+        body = item.body if isinstance(item, Einsum) else item.lift
+        if not frames & set(tensors(body)):
+            continue
+        if not isinstance(item, Einsum) or isinstance(body, Populate | Concatenate | Reduce):
+            return False
+        if abstract(body, values, obviously_positive) != HIGHEST:
+            return False
+    return True
 
 
 def adds_up(work: Sequence[Statement], accumulators: set[str], axis: str) -> bool:

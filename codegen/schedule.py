@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from .begin_with import begin_with
+from .join_tiles import Joined, arranged, joined
 from .loop_nest import (
     Axis,
     Cast,
@@ -144,6 +145,11 @@ class Schedule:
         return tuple(s for s in self.early if isinstance(s, Dot))
 
     @property
+    def joined(self) -> Joined | None:
+        """What all tiles have in common, if whole and tested ones share a loop."""
+        return joined(self.sections, [d.var.name for d in self.products])
+
+    @property
     def late(self) -> tuple[Late, ...]:
         """The late products, as the first section has them; the others differ in names at most."""
         return self.sections[0].late
@@ -197,8 +203,11 @@ class Splitting:
             raise ScheduleError("its tiles are tested in more than one way")
         if any(s.place for s in sections) and not any(s.loop.cut for s in sections):
             raise ScheduleError("its lists may be empty, and no tile of theirs is tested")
-        if self.nest.commutative:
-            # the first tile is tested in any case: let it be one that has to be
+        if self.nest.crew is not None and self.nest.crew.rotated:
+            dots = [d.var.name for d in early if isinstance(d, Dot)]
+            join = self.nest.crew.joined and self.nest.commutative
+            sections = arranged(sections, dots, join=join, sort=self.nest.commutative)
+        elif self.nest.commutative:
             sections = tuple(sorted(sections, key=lambda s: not s.loop.cut))
         kinds = [
             [(replace(x, operand=x.right, factor=None), x.factor is None) for x in s.late]

@@ -113,6 +113,7 @@ class Crew:
     drawn : whether it takes the next tile that is left when it is done with one, where only the
     data say how far each walks. slowest : whether a tile of rows is taken of all coordinates of the
     grid before the next one, so that the last ones are short.
+    joined : whether tested tiles share the loop of whole ones (``codegen/join_tiles.py``).
     rotated : whether a tile's late products run under the next tile's work
     (``codegen/schedule.py``) or, in order, under its own (``codegen/in_order.py``).
     ahead : whether, in order, a tile's first product is issued beside the last of the tile before.
@@ -133,6 +134,7 @@ class Crew:
     drawn: bool = False
     slowest: bool = False
     lagging: bool = False
+    joined: bool = False
 
 
 @dataclass(frozen=True, slots=True)

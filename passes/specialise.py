@@ -162,15 +162,32 @@ def specialise(
     crew = replace(crew, slowest=drawn and ends_short(kernel, sizes))
     if crew.rotated and crew.consumers < 3 and sizes.get(walked, RANK_IS_LONG) >= RESTS:
         crew = replace(crew, resting=resting(kernel))
+    crew = replace(crew, joined=bool(crew.resting) and short(kernel, rows))
     if not crew.rotated:
         crew = replace(crew, lagging=bool(resting(kernel)))
     return replace(cut_kernel(kernel, target, whole), crew=crew, described=described)
 
 
+def short(kernel: MappedKernel, rows: str) -> bool:
+    """Whether walks begin and end elsewhere for other tiles of rows, as bands do: they are short.
+
+    Measured on an H100, 32768 rows of 128 features, milliseconds of joined tiles and of others:
+    bands of 512, 1024 and 4096 0.294 and 0.305, 0.460 and 0.460, 1.43 and 1.39, a band of 1024
+    beside the first four 0.508 and 0.556. Rows that walk from the beginning take 6 % longer joined,
+    for whole tiles have a branch more.
+    """
+    return ends_moving(kernel, rows) == (True, True)
+
+
 def slanted(kernel: MappedKernel, rows: str) -> bool:
-    """Whether later tiles of rows walk ever further, or ever less far."""
+    """Whether later tiles of rows walk ever further, or ever less far, for some of the grid.
+
+    Where begins and ends move alike, what a tensor adds to one of them may hold it back.
+    """
     begins, ends = ends_moving(kernel, rows)
-    return begins != ends
+    ranges = kernel.traversals[0].domain.ranges
+    reads = any(True for r in ranges for x in (r.begin, r.end) for _ in accesses(x))
+    return begins != ends or (begins and reads)
 
 
 def ends_moving(kernel: MappedKernel, rows: str) -> tuple[bool, bool]:

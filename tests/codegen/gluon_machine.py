@@ -319,6 +319,8 @@ def language(machine: Machine, pid: int, programs: int) -> dict[str, Any]:
     def assembly(text: str, *others: Any, **options: Any) -> Any:
         if text == "mov.b32 $0, $1;":
             return others[1][0]
+        if text.startswith("mov.b32 $0, 0fFF800000"):
+            return np.float32(-np.inf)
         if text.startswith("rcp.approx.ftz.f32"):
             return tile((1 / others[1][0]).astype(np.float32))
         if text.startswith("tanh.approx.f32"):
@@ -459,6 +461,7 @@ def language(machine: Machine, pid: int, programs: int) -> dict[str, Any]:
         SliceLayout=lambda *a: None,
         BlockedLayout=lambda *a: None,
         SwizzledSharedLayout=lambda *a: None,
+        DistributedLinearLayout=lambda *a: None,
         DotOperandLayout=lambda *a: None,
         NVMMADistributedLayout=lambda *a: None,
         NVMMASharedLayout=SimpleNamespace(get_default_for=lambda *a: None),

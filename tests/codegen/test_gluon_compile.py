@@ -86,3 +86,15 @@ def test_products_run_under_the_exponentials(name: str, features: int) -> None:
     assert "UTMALDG" in report.assembly and "UTMASTG" in report.assembly
     registers = set(re.findall(r"USETMAXREG\S* +.*?(0x\w+)", report.assembly))
     assert {"0xf0", "0x18"} <= registers
+
+
+def test_short_walks_are_one_loop_that_a_processor_holds() -> None:
+    sizes = {"e": 128, "f": 128, "m": 4096}
+    f = einfall.compile(examples.sliding_window, emitter="gluon", target="sm_90", parts={"m": 1})
+    (kernel,) = (lowered := f.lower(sizes=sizes, dtype="bfloat16")).kernels
+    report = compile_ahead(kernel, dict(lowered.mapping.dtypes), "sm_90")
+    # 7600 instructions were fetched again and again: what stands outside loops took twice as long
+    assert len(re.findall(r"^ +/\*[0-9a-f]+\*/ ", report.assembly, re.MULTILINE)) < 5500
+    hot = [x for x in report.loops if x.innermost and x.tensor_core]
+    assert len(hot) == 2 and not any(x.local_stores for x in hot)
+    assert in_flight(report.assembly) == [64] * 2 and not left_out(report.assembly)

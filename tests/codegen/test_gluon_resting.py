@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -65,6 +67,37 @@ def test_it_is_asked_whether_frames_may_rest() -> None:
     text = found.source.replace("if large(CONSUMER) == 0:", "if True:")
     (got,) = run(found, tensors, parameters, programs=2, text=text)
     assert not np.isfinite(got).all() or relative(got, truth[0]) > 1e-3
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("resting", (True, False))
+def test_rows_that_meet_their_first_point_in_a_tested_tile(resting: bool) -> None:
+    """Scores so low that a frame of 0 would leave nothing of them, in windows inside a tile."""
+    tensors, parameters, _ = case("sliding_window", rows=300, columns=300)
+    tensors = [x.clone() for x in tensors]
+    tensors[0][:], tensors[1][:] = 4, -32
+    parameters = {**parameters, "W": 20}
+    truth = outputs(einfall.interpret(examples.sliding_window, *tensors, **parameters))
+    f = einfall.compile(examples.sliding_window, emitter="gluon", target="sm_90", parts={"m": 1})
+    found = f.lower(*tensors, **parameters)
+    text = found.source
+    assert "if m_whole_end_2 <= m_at:" in text  # tested tiles are in the loop of whole ones
+    if not resting:
+        text = text.replace("note_large(a_d_resting", "note_large(a_d_shares")
+    (got,) = run(found, tensors, parameters, programs=2, text=text)
+    assert (relative(got, truth[0]) < 1e-3) == resting
+
+
+def test_tested_tiles_rest_where_only_weights_read_frames() -> None:
+    text = lowered("sliding_window", **SIZES).source
+    assert "sliding_window_test(" in text and "sliding_window_cut(" not in text
+    # the entropy adds up weights times scores less their frame
+    declared = (Path(examples.__file__).parent / "entropy.einsum").read_text()
+    band = declared.replace("m: m <= p + size(m) - size(p)", "m: 0 <= p - m < 200")
+    assert band != declared
+    f = einfall.compile(einfall.cascade(band), emitter="gluon", target="sm_90", parts={"m": 1})
+    text = f.lower(sizes={"e": 64, "f": 64, "p": 650, "m": 650}).source
+    assert "entropy_whole_resting(" in text and "entropy_cut(" in text
 
 
 def test_frames_move_in_short_walks(

@@ -1,0 +1,87 @@
+"""The functions that do the work on one tile, between its early products and its late ones."""
+
+from __future__ import annotations
+
+import re
+from math import inf
+from typing import TYPE_CHECKING
+
+from .at_rest import at_rest
+from .gluon_columns import point_test
+from .gluon_quick import LOG2_E, times
+from .gluon_values import GluonPrinter
+from .loop_nest import Fold, Let, Nest, Number, Op, Statement, Var, value_axes
+from .schedule import Schedule, Section
+from .triton_values import ATOM
+
+if TYPE_CHECKING:
+    from .gluon_rows import Rows
+
+
+class Work(GluonPrinter):
+    """The work on one tile: what stands between its early products and its late ones."""
+
+    def __init__(
+        self,
+        nest: Nest,
+        plan: Schedule,
+        section: Section,
+        outer: Rows,
+        *,
+        rests: bool = False,
+        work: tuple[Statement, ...] | None = None,
+        results: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(nest, plan)
+        self.section, self.depth, self.rests = section, 1, rests
+        if work is None:
+            work = section.work
+        if rests:
+            assert section.resting is not None
+            work = at_rest(section.resting.body, outer.rested(section))
+        self.bases, self.names = outer.bases, outer.names
+        self.layouts, self.pieces, self.helpers = outer.layouts, outer.pieces, outer.helpers
+        work = tuple(s for s in work if s not in plan.vectors)
+        for s in work:
+            self.statement(s)
+        if any(re.search(rf"\b{self.columns}\b", x) for x in self.lines if x.lstrip()[:1] != "#"):
+            first = plan.columns.first
+            self.lines.insert(0, f"    {self.columns} = {first} + {plan.columns.rank}_row")
+        results = results or (outer.rested if rests else outer.returned)(section)
+        self.add(f"return {', '.join(results)}")
+
+    def statement(self, statement: Statement) -> None:
+        """Print a statement; while frames rest, each thread adds up its own share of a row."""
+        both = (self.rows, self.columns)
+        match statement:
+            case Let(var=Var(dtype="bool", axes=axes) as var, value=value) if axes == both:
+                tested = point_test(self, value)
+                if tested:
+                    self.add(f"{var.name} = {tested}")
+                    return
+            case Let(var=Var(axes=axes), value=Op("where", (_, _, Number(value=number)))) if (
+                axes == both and number == -inf
+            ):
+                super().statement(statement)
+                self.add(self.lines.pop().strip().replace('float("-inf")', "lowest()"))
+                return
+        super().statement(statement)
+        if self.rests and isinstance(statement, Fold):
+            name, _, folded = self.lines.pop().strip().partition(" = ")
+            tile = folded.removeprefix("gl.sum(").removesuffix(", axis=1)")
+            product = isinstance(statement.value, Op) and statement.value.operator == "*"
+            self.add(f"{name} = by_thread{'_fused' if product else ''}({tile})")
+
+    def operation(self, op: Op, axes: tuple[str, ...]) -> tuple[str, int]:
+        """Return the text of an operator; that of points need not be exact.
+
+        They are as exact as their operands in half precision, and so is ``quick_tanh``;
+        ``quick_logistic`` is as exact as the function for vectors.
+        """
+        if len(axes) == 2 and self.ordered(value_axes(op)) == axes:
+            match op:
+                case Op("tanh", (x,)):
+                    return f"quick_tanh({self.value(x, axes)})", ATOM
+                case Op("sigmoid", (x,)):
+                    return f"quick_logistic({self.value(times(x, -LOG2_E), axes)})", ATOM
+        return super().operation(op, axes)

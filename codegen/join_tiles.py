@@ -1,0 +1,81 @@
+"""Join the tiles of a walk in one loop: tested ones are whole ones behind a test.
+
+Where frames rest, the work on a tile that is tested is the work on a whole one, done on what a test
+left of its early products. So both kinds share a loop, in which only some tiles are tested, and the
+text, of which a processor holds no more than some hundred thousand bytes, is half as long::
+
+    for m in whole: work(s)                    for m in whole, tested:
+    for m in tested: work(test(s))    -->          if m is tested: s = test(s)
+                                                   work(s)
+
+*Requires* a walk whose tiles no list names, in any order, in which all frames may rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from .loop_nest import Comment, Let, Statement, value_vars
+from .signature import values
+
+if TYPE_CHECKING:
+    from .schedule import Section
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """What all tiles of a walk have in common.
+
+    whole : how many sections of the walk, the first ones, are of whole tiles. test : leaves points
+    out of a tile's early products. moving, resting : the work on a tile, once its frame moves and
+    while it rests.
+    """
+
+    whole: int
+    test: tuple[Statement, ...]
+    moving: tuple[Statement, ...]
+    resting: tuple[Statement, ...]
+
+
+def arranged(
+    sections: tuple[Section, ...], products: Iterable[str], *, join: bool, sort: bool
+) -> tuple[Section, ...]:
+    """Return the sections of a walk in the order that is best.
+
+    ``sort`` : whether they may be taken in any order; ``join``, in one loop, where that pays.
+    Joined, whole tiles come first: a tile that is tested has fewer points to take a frame from.
+    Otherwise tested ones do, for the first tile is tested in any case; and their frames move, for a
+    loop for each kind in two versions is more text than a processor holds.
+    """
+    found = tuple(sorted(sections, key=lambda s: s.loop.cut))
+    if join and joined(found, products) is not None:
+        return found
+    found = tuple(sorted(sections, key=lambda s: not s.loop.cut)) if sort else sections
+    return tuple(s if s.place or not s.loop.cut else replace(s, resting=None) for s in found)
+
+
+def joined(sections: tuple[Section, ...], products: Iterable[str]) -> Joined | None:
+    """Return what the tiles of a walk have in common, None if whole and tested ones differ more.
+
+    ``products`` are the names of the early ones.
+    """
+    whole = [s for s in sections if not s.loop.cut]
+    cut = sections[len(whole) :]
+    if not whole or not cut or not all(s.loop.cut for s in cut):
+        return None
+    if any(s.place or s.shares or s.resting is None for s in sections):
+        return None
+    first, last = whole[0], cut[0]
+    assert first.resting is not None and last.resting is not None
+    tail, body = first.resting.body, last.resting.body
+    test = body[: len(body) - len(tail)]
+    moving = last.work[len(test) :]
+    if first.late != last.late or (*test, *tail) != body or (*test, *moving) != last.work:
+        return None
+    if not test or not all(isinstance(s, Let | Comment) for s in test):
+        return None
+    inner = {s.var.name for s in test if isinstance(s, Let)} - set(products)
+    read = {n for s in (*moving, *tail) for v in values(s) for n in value_vars(v)}
+    return None if inner & read else Joined(len(whole), test, moving, tail)
