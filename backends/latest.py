@@ -48,8 +48,8 @@ class Latest:
         if len(others) < len(self.entries):
             entry = next(x for x in self.entries if x[4] is prepared)
         else:
-            quick = prepared.quicken()
-            alike = None if quick is None else likeness(tensors)
+            alike = likeness(tensors)
+            quick = None if alike is None else prepared.quicken()
             if quick is None or alike is None:
                 return
             types = [*map(type, parameters.values())]
