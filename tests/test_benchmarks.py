@@ -174,7 +174,9 @@ def test_a_fall_into_eager_mode_is_refused() -> None:
     with pytest.raises(RuntimeError, match="eager"):
         peers.refuse_eager(["flex_attention called without torch.compile() - slow"], 0, row)
     with pytest.raises(RuntimeError, match="all scores"):
-        peers.refuse_eager([], 2 * row.batch * row.heads * row.n**2, row)
+        peers.refuse_eager([], 3 * row.batch * row.heads * row.n**2, row)
+    small = replace(row, n=64, d=128)  # O alone is as large as its scores
+    peers.refuse_eager([], row.batch * row.heads * 64 * (2 * 128 + 4), small)
 
 
 def test_a_peer_without_the_variant_is_refused() -> None:

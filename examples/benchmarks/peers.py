@@ -148,12 +148,16 @@ def refuse_eager(heard: list[str], grown: int, row: Row) -> None:
     """Raise RuntimeError if a compiled call runs in eager mode.
 
     ``heard`` are the warnings of the first call, ``grown`` the bytes that a later one needed: in
-    eager mode that is at least a two-byte score for each pair, however many are masked.
+    eager mode that is, beside O and the LSE in at most four bytes, at least a two-byte score for
+    each pair, however many are masked.
     """
     signs = ("without torch.compile", "recompile_limit", "cache_size_limit", "back to eager")
     for message in heard:
         if any(sign in message for sign in signs):
             raise RuntimeError(f"runs in eager mode: {message.splitlines()[0][:200]}")
-    scores = 2 * row.batch * row.heads * row.n**2
-    if grown >= scores:
-        raise RuntimeError(f"runs in eager mode: a call took {grown} bytes, all scores {scores}")
+    rows = row.batch * row.heads * row.n
+    scores, outputs = 2 * rows * row.n, rows * (4 * row.d + 4)
+    if grown >= scores + outputs:
+        raise RuntimeError(
+            f"runs in eager mode: a call took {grown} bytes, outputs {outputs}, all scores {scores}"
+        )
