@@ -103,7 +103,11 @@ def compile(
     ------
     BackendError : an unknown back end or emitter.
     ShapeError : ``inside`` or ``static`` names what is no input.
+    TypeError : ``cascade`` is none; a text has to be read first.
     """
+    if not isinstance(cascade, Cascade):
+        given = f"a {type(cascade).__name__} is given"
+        raise TypeError(f"compile takes a cascade, and {given}; einfall.cascade(text) reads one")
     promises = {"inside": "hold coordinates", "static": "seldom change"}
     for (word, what), names in zip(promises.items(), (inside, static), strict=True):
         for name in names:

@@ -354,7 +354,7 @@ def fill(
             case "size":
                 return sizes[argument.rank]
             case "parameter":
-                return parameters[argument.name]
+                return parameters[argument.parameter or argument.name]
             case "tile":
                 return tiles[argument.name]
             case "box":

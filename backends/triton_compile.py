@@ -102,7 +102,7 @@ def signature(
                 types.append((argument.name, "constexpr"))
                 constants.append((i, 1))
             case "parameter":
-                scalar = dtype(argument.name)
+                scalar = dtype(argument.parameter or argument.name)
                 types.append((argument.name, "u1" if scalar == "i1" else scalar))
             case _:
                 types.append((argument.name, "i32"))

@@ -29,6 +29,7 @@ from .kernel import Kernel
 from .layout import WIDTH, lay_out
 from .loop_nest import Load, Nest
 from .one_loop import one_loop
+from .own_words import bound_anew, set_apart
 from .schedule import Schedule, Section, schedule
 from .triton_operators import HELPERS
 
@@ -60,12 +61,21 @@ def print_gluon(nest: Nest) -> Kernel | str:
     """Print a nest; or say why it has no kernel whose warps do different things."""
     if nest.crew is None or nest.crew.consumers not in REGISTERS:
         return "its tiles are not cut for warps that do different things"
-    plan = schedule(nest)
-    if isinstance(plan, Schedule) and not nest.crew.rotated:
+    apart = set_apart(nest)
+    if isinstance(apart, str):
+        return apart
+    assert apart.crew is not None
+    nest, crew, plan = apart, apart.crew, schedule(apart)
+    if isinstance(plan, Schedule) and not crew.rotated:
         plan = one_loop(plan)
-        plan = issue_ahead(plan) if nest.crew.ahead else plan
-        plan = replace(plan, behind=nest.crew.behind and bool(plan.sections[0].shares))
-    return plan if isinstance(plan, str) else File(nest, plan).kernel()
+        plan = issue_ahead(plan) if crew.ahead else plan
+        plan = replace(plan, behind=crew.behind and bool(plan.sections[0].shares))
+    if isinstance(plan, str):
+        return plan
+    kernel = File(nest, plan).kernel()
+    names = frozenset(a.name for a in kernel.arguments if a.kind != "tile")
+    twice = bound_anew(kernel.text, names)
+    return f"its text calls something of its own {twice}; choose another name" if twice else kernel
 
 
 @dataclass(frozen=True, slots=True)

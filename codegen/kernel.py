@@ -19,6 +19,7 @@ class Argument:
         ``Kernel.tiles``), or ``box`` (a descriptor of ``tensor`` that fetches or stores ``block``,
         its rank positions in the order ``order``).
     name : the name in the signature.
+    parameter : the user's name of a parameter, where the signature has another.
     """
 
     kind: str
@@ -28,6 +29,7 @@ class Argument:
     rank: str = ""
     order: tuple[int, ...] = ()
     block: tuple[int, ...] = ()
+    parameter: str = ""
 
 
 @dataclass(frozen=True, slots=True)

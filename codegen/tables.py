@@ -255,7 +255,7 @@ class TableLowering(Lowering):
         """Count the points of a tile that exist; return that, and how many there could be."""
         rows = self.kernel.ranks("tiled")
         inside = [Op("<", (self.coordinate(r, {}), self.size(r))) for r in (*rows, self.rank)]
-        live = self.let("live", Op("and", (*inside, self.tile(test, {}))))
+        live = self.let(self.live_word, Op("and", (*inside, self.tile(test, {}))))
         value: Value = Cast(Ref(live), "int32")
         for axis in reversed(live.axes):
             axes = tuple(a for a in self.ordered(value_axes(value)) if a != axis)

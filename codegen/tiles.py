@@ -71,6 +71,7 @@ class Tiles:
         ranks = tuple(self.roles)
         places = (f"{r}_{end}" for r in ranks for end in ("first", "last", "row", "safe", "tile"))
         self.names = Names((*kernel.reads, *kernel.writes, *ranks, *parameters_of(kernel), *places))
+        self.live_word = self.names.take("live")
         self.axes: dict[str, Axis] = {a.name: a for a in self.make_axes()}
         self.made: dict[Key, Var] = {}
         self.old: dict[Key, Var] = {}
@@ -427,7 +428,8 @@ class Tiles:
         joined = join_bounds(tests, self.coordinate(self.rank, parts), self.dtype)
         inside = joined[0] if len(joined) == 1 else Op("and", joined)
         if inside not in self.lives:
-            name = "live" if not self.lives else f"live_{len(self.lives) + 1}"
+            number = f"_{len(self.lives) + 1}" if self.lives else ""
+            name = self.live_word + number
             self.lives[inside] = Ref(self.let(name, inside))
         return self.lives[inside]
 

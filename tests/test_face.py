@@ -136,3 +136,8 @@ def test_analyse_gives_reasons() -> None:
     assert isinstance(reason, Reason)
     assert reason.tensor == "N" and "sigmoid" in reason.text
     assert f"({reason.code})" in str(a)
+
+
+def test_a_text_is_not_compiled_unread() -> None:
+    with pytest.raises(TypeError, match=r"a str is given; einfall\.cascade\(text\) reads one"):
+        einfall.compile("def f(X):\n    return X\n")  # type: ignore[arg-type]

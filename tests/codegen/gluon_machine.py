@@ -256,7 +256,7 @@ def arguments(
             case "tile":
                 given[a.name] = kernel.tile_sizes[a.name]
             case _:
-                given[a.name] = parameters[a.name]
+                given[a.name] = parameters[a.parameter or a.name]
     return given
 
 

@@ -69,6 +69,8 @@ def case(name: str) -> tuple[str, list[torch.Tensor], Mapping[str, Any]]:
                 ends.diff(prepend=ends[:1] * 0), 1
             )
             return "document_starts", [*qkv(columns=700, rows=700), begin.int()], {}
+        case "a parameter called as a word of the text":
+            return "dilated", qkv(rows=400, columns=400), {"W": 40, "step": 3}
         case "a table of blocks":
             keep = torch.from_numpy(np.random.default_rng(0).random((3, 3)) < 0.4)
             return "radial_blocks", [*qkv(rows=768, columns=768), keep], {"s": 256, "B": 128}
@@ -93,8 +95,8 @@ def case(name: str) -> tuple[str, list[torch.Tensor], Mapping[str, Any]]:
 CASES = (
     "a window inside a tile", "a window of several tiles", "a window behind rows without keys",
     "two ranges", "two ranges, the first of whole tiles", "documents of many tiles", "documents",
-    "a range for each row", "a table of blocks", "lists", "lists of wide blocks, the last one cut",
-    "lists of narrow blocks", "lists of few rows each",
+    "a range for each row", "a parameter called as a word of the text", "a table of blocks", "lists",
+    "lists of wide blocks, the last one cut", "lists of narrow blocks", "lists of few rows each",
 )  # fmt: skip
 
 

@@ -1,0 +1,90 @@
+"""Words that the text of a Gluon kernel uses for its own, and names of the user's that are alike.
+
+A parameter called ``step`` would be the number of a ring's step. It goes by another name in the
+text, while callers keep theirs. Ranks and tensors, whose names stand for more than one argument,
+are refused, and so is whatever else the finished text binds anew.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+from .gluon_text import IMPORTED, PIECES
+from .loop_nest import Nest, Scalar
+from .triton_operators import HELPERS
+
+WORDS = frozenset(
+    {"CONSUMER", "CONSUMERS", "ROWS", "STAGES", "given", "gl", "gluon", "next_tile"}
+    | {"nothing", "step", "tested", "tile", "tiles", "turn", *IMPORTED, *PIECES, *HELPERS}
+)
+"""What is bound by functions of the text, or for all of them."""
+
+
+def set_apart(nest: Nest) -> Nest | str:
+    """Return the nest with other names for parameters that are called as words are, or a reason."""
+    ranks = {*(a.name for a in nest.axes), *(g.rank for g in nest.grid)}
+    tensors = {a.tensor for a in nest.arguments}
+    for what, kept in (("rank", ranks), ("tensor", tensors)):
+        for name in sorted(kept & WORDS):
+            return f"its text uses the word {name} itself; call the {what} something else"
+    taken = {*(a.name for a in nest.arguments), *ranks, *WORDS, *bound_names(nest)}
+    names: dict[str, str] = {}
+    for a in nest.arguments:
+        if a.kind == "parameter" and a.name in WORDS:
+            names[a.name] = next(
+                x for n in range(2, len(taken) + 3) if (x := f"{a.name}_{n}") not in taken
+            )
+            taken.add(names[a.name])
+    if not names:
+        return nest
+    arguments = tuple(
+        replace(a, name=names[a.name], parameter=a.name) if a.name in names else a
+        for a in nest.arguments
+    )
+    apart = with_scalars(nest, names)
+    assert isinstance(apart, Nest)
+    return replace(apart, arguments=arguments)
+
+
+def bound_names(node: Any) -> set[str]:
+    """Return the names of all variables and scalars in a nest."""
+    if isinstance(node, tuple):
+        return {n for x in node for n in bound_names(x)}
+    if not is_dataclass(node) or isinstance(node, type):
+        return set()
+    name = getattr(node, "name", "")
+    return {name} | {n for f in fields(node) for n in bound_names(getattr(node, f.name))}
+
+
+def with_scalars(node: Any, names: Mapping[str, str]) -> Any:
+    """Return a nest, or a part of one, whose scalars are called otherwise."""
+    match node:
+        case Scalar(name=name):
+            return replace(node, name=names[name]) if name in names else node
+        case tuple():
+            return tuple(with_scalars(x, names) for x in node)
+        case _ if is_dataclass(node) and not isinstance(node, type):
+            found = {f.name: with_scalars(getattr(node, f.name), names) for f in fields(node)}
+            same = all(found[f.name] is getattr(node, f.name) for f in fields(node))
+            return node if same else replace(node, **found)
+        case _:
+            return node
+
+
+def bound_anew(text: str, names: frozenset[str]) -> str:
+    """Return one of the names that a function of the text binds to something else, or nothing."""
+    for function in ast.walk(ast.parse(text)):
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        for x in ast.walk(function):
+            handed = isinstance(x, ast.Assign) and ast.unparse(x.value) == "given"
+            if not isinstance(x, ast.Assign | ast.AugAssign | ast.For) or handed:
+                continue
+            targets = x.targets if isinstance(x, ast.Assign) else [x.target]
+            found = {n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)} & names
+            if found:
+                return min(found)
+    return ""
