@@ -95,8 +95,9 @@ def case(name: str) -> tuple[str, list[torch.Tensor], Mapping[str, Any]]:
 CASES = (
     "a window inside a tile", "a window of several tiles", "a window behind rows without keys",
     "two ranges", "two ranges, the first of whole tiles", "documents of many tiles", "documents",
-    "a range for each row", "a parameter called as a word of the text", "a table of blocks", "lists",
-    "lists of wide blocks, the last one cut", "lists of narrow blocks", "lists of few rows each",
+    "a range for each row", "a parameter called as a word of the text", "a table of blocks",
+    "lists", "lists of wide blocks, the last one cut", "lists of narrow blocks",
+    "lists of few rows each",
 )  # fmt: skip
 
 
