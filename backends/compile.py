@@ -27,6 +27,7 @@ from .arguments import (
 from .autograd import with_gradient
 from .crowd import SMALL, crowded
 from .explain_parts import parts_known
+from .explain_squares import squares
 from .interpreter import interpret
 from .latest import Latest
 from .launch import READY_LIMIT, Plan, Prepared, Ready
@@ -364,6 +365,8 @@ class Compiled:
         key = lowering_key(self.declared, known)
         if key not in self._lowered:
             self._lowered[key] = lower_cascade(self.declared, known)
+            for said in squares(self.declared, self._lowered[key].mapping, known.sizes):
+                log.warning("%s: %s, which grows with their product", self.declared.name, said)
         return replace(self._lowered[key], known=known)
 
     def _emitter(self, target: str) -> str:

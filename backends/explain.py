@@ -21,6 +21,7 @@ from .explain_loops import LoopExplanation, explain_loop
 from .explain_parts import explain_parts, parts_known
 from .explain_points import PointsStored, points_stored
 from .explain_search import search_lines
+from .explain_squares import squares
 from .explain_stored import Stored, stored_between
 from .explain_visits import Facts
 from .explain_walks import RankWalks, rank_walks
@@ -89,6 +90,7 @@ class Explanation:
     parts : ranks that are reduced in parts side by side, how and why.
     points : what is stored to say which points exist; None where all do.
     stored : tensors that cross between kernels. cost : work, roofline and bounds.
+    squares : what is stored for every pair of coordinates of two long ranks.
     """
 
     name: str
@@ -109,6 +111,7 @@ class Explanation:
     points: tuple[PointsStored, ...] | None
     stored: tuple[Stored, ...]
     cost: Cost
+    squares: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the same as dictionaries, lists, texts and numbers, ready for JSON."""
@@ -184,6 +187,7 @@ def explain(
         points=points_stored(lowered.cascade, mapping, facts),
         stored=stored_between(mapping, facts),
         cost=cost(lowered.cascade, mapping, facts, figures),
+        squares=squares(lowered.cascade, mapping, at),
     )
 
 

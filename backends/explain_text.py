@@ -84,6 +84,7 @@ def summary(x: Explanation) -> Iterator[str]:
         yield f"open sizes, given at the call: {', '.join(x.open)}"
     if x.parameters:
         yield f"parameters: {', '.join(f'{n} = {v}' for n, v in x.parameters)}"
+    yield from x.squares
 
 
 def walks(w: RankWalks) -> Iterator[str]:
