@@ -10,12 +10,10 @@ from ..ir.cascade import Cascade
 from ..ir.mapping import Mapping as Mapped
 from ..ir.sizes import ranks_of
 from .explain_numbers import quantity
+from .explain_visits import WIDTHS
 
 LONG = 1024
 """Coordinates from which on a rank is a length, and no number of features or heads."""
-
-WIDTHS = {"float64": 8, "int64": 8, "float16": 2, "bfloat16": 2, "int8": 1, "bool": 1}
-"""Bytes of a number that has not four."""
 
 
 def squares(cascade: Cascade, mapping: Mapped, sizes: Mapping[str, int]) -> tuple[str, ...]:
@@ -33,7 +31,7 @@ def squares(cascade: Cascade, mapping: Mapped, sizes: Mapping[str, int]) -> tupl
         pairs = [p for p in combinations(long, 2) if not any({*p} <= t for t in together)]
         if einsum.name not in written or not pairs:
             continue
-        width = WIDTHS.get(dtypes.get(einsum.name, ""), 4)
+        width = WIDTHS.get(dtypes.get(einsum.name, "float32"), 1)
         much = quantity(width * prod(sizes.get(r, 1) for r in einsum.ranks), "B")
         p, m = pairs[0]
         found.append(f"{einsum.name} holds a number for every pair of {p} and {m}: {much}")
