@@ -173,6 +173,7 @@ class Compiled:
         self._lowered: dict[Any, Lowered] = {}
         self._latest: Lowered | None = None
         self._told = False
+        self._warned: set[str] = set()
 
     def __call__(self, *tensors: Any, **parameters: Any) -> Any:
         """Compute the outputs, one or a tuple in the order of ``return``.
@@ -357,6 +358,10 @@ class Compiled:
         if free and crowded(lowered.mapping, whole, processors_of(), goal):
             warps, stages = SMALL
             lowered = self._lower(replace(known, num_warps=warps, num_stages=stages))
+        for said in squares(self.declared, lowered.mapping, whole):
+            if said not in self._warned:  # several lowerings are looked at, and one is taken
+                self._warned.add(said)
+                log.warning("%s: %s, which grows with their product", self.declared.name, said)
         self._latest = lowered
         return lowered
 
@@ -365,8 +370,6 @@ class Compiled:
         key = lowering_key(self.declared, known)
         if key not in self._lowered:
             self._lowered[key] = lower_cascade(self.declared, known)
-            for said in squares(self.declared, self._lowered[key].mapping, known.sizes):
-                log.warning("%s: %s, which grows with their product", self.declared.name, said)
         return replace(self._lowered[key], known=known)
 
     def _emitter(self, target: str) -> str:

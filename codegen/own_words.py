@@ -14,6 +14,7 @@ from typing import Any
 
 from .gluon_text import IMPORTED, PIECES
 from .loop_nest import Nest, Scalar
+from .names import Names
 from .triton_operators import HELPERS
 
 WORDS = frozenset(
@@ -30,16 +31,11 @@ def set_apart(nest: Nest) -> Nest | str:
     for what, kept in (("rank", ranks), ("tensor", tensors)):
         for name in sorted(kept & WORDS):
             return f"its text uses the word {name} itself; call the {what} something else"
-    taken = {*(a.name for a in nest.arguments), *ranks, *WORDS, *bound_names(nest)}
-    names: dict[str, str] = {}
-    for a in nest.arguments:
-        if a.kind == "parameter" and a.name in WORDS:
-            names[a.name] = next(
-                x for n in range(2, len(taken) + 3) if (x := f"{a.name}_{n}") not in taken
-            )
-            taken.add(names[a.name])
-    if not names:
+    alike = [a.name for a in nest.arguments if a.kind == "parameter" and a.name in WORDS]
+    if not alike:
         return nest
+    others = Names((*(a.name for a in nest.arguments), *ranks, *WORDS, *bound_names(nest)))
+    names = {name: others.take(name) for name in alike}
     arguments = tuple(
         replace(a, name=names[a.name], parameter=a.name) if a.name in names else a
         for a in nest.arguments
@@ -80,10 +76,15 @@ def bound_anew(text: str, names: frozenset[str]) -> str:
         if not isinstance(function, ast.FunctionDef):
             continue
         for x in ast.walk(function):
-            handed = isinstance(x, ast.Assign) and ast.unparse(x.value) == "given"
-            if not isinstance(x, ast.Assign | ast.AugAssign | ast.For) or handed:
-                continue
-            targets = x.targets if isinstance(x, ast.Assign) else [x.target]
+            match x:
+                case ast.Assign(value=ast.Name(id="given")):
+                    continue
+                case ast.Assign(targets=targets):
+                    pass
+                case ast.AugAssign(target=target) | ast.For(target=target):
+                    targets = [target]
+                case _:
+                    continue
             found = {n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)} & names
             if found:
                 return min(found)

@@ -23,7 +23,7 @@ from dataclasses import replace
 from ..ir.cascade import Cascade, Einsum
 from ..ir.expression import Constant, Reduce
 from .divide import Group, reads_of
-from .recompute import ranks_in
+from .tile_work import all_ranks
 
 SHORTEST = 128
 """The fewest coordinates, of what is walked and of what is tiled, that are worth it."""
@@ -99,7 +99,7 @@ def joined(
         return None
     if any(set(again.targets) & set(reads_of(g.slice)) for g in groups if g is not again):
         return None
-    short = tuple(r for r in again.resident if any(r in ranks_in(e) for e in behind))
+    short = tuple(r for r in again.resident if any(r in all_ranks(e) for e in behind))
     zeros = tuple(replace(e, body=Constant(0.0), filter=None) for e in sums)
     start = Group(tuple(e.name for e in sums), zeros, again.parallel, short, None)
     finish = Group(again.targets, behind, again.parallel, short, None)

@@ -29,6 +29,7 @@ from ..ir.expression import (
 from ..ir.interval import Truth, evaluate
 from ..ir.linear import delinear, linear
 from .product import factors
+from .tile_work import all_ranks
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -116,7 +117,7 @@ def align(
 
     def visit(einsum: Einsum) -> None:
         nonlocal spanned
-        before, spanned = spanned, spanned_by(einsum)
+        before, spanned = spanned, frozenset(all_ranks(einsum))
         body = rewrite(einsum.body, rule)
         filter = None if einsum.filter is None else outside(einsum.filter, rule)
         if body is not einsum.body or filter is not einsum.filter:
@@ -167,12 +168,6 @@ def walks_again(
     if not {*ranks, *writer.ranks} <= set(sizes):
         return False
     return prod(sizes[r] for r in ranks) >= prod(sizes[r] for r in writer.ranks)
-
-
-def spanned_by(einsum: Einsum) -> frozenset[str]:
-    """Return every rank of an einsum's iteration space."""
-    inner = einsum.body.ranks if isinstance(einsum.body, Reduce) else ()
-    return frozenset((*einsum.ranks, *inner))
 
 
 def repeated_by(

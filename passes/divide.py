@@ -29,13 +29,13 @@ from .recompute import (
     closure,
     long_reduced,
     pooled,
-    ranks_in,
     statistics,
     summed_up,
 )
 from .scatter_store import scatters
 from .segments import part_ranks
 from .short_ranks import RESIDENT_LIMIT, accesses_of, short_ranks
+from .tile_work import all_ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +194,7 @@ def plan_target(
                     "the reductions one after the other"
                 )
         cut |= summed_up(repeated, slice, target)
-    ranks = dict.fromkeys(r for e in slice for r in ranks_in(e))
+    ranks = dict.fromkeys(r for e in slice for r in all_ranks(e))
     one = streamed[0] if streamed else None
     segments = part_ranks(slice).get(one, ()) if one is not None else ()
     for einsum in slice:
@@ -244,7 +244,7 @@ def plan_selection(
             break
         cut |= elsewhere
     parallel = tuple(r for r in einsum.ranks if r != place)
-    ranks = dict.fromkeys(r for e in slice for r in (*ranks_in(e), *inside_selection(e)))
+    ranks = dict.fromkeys(r for e in slice for r in (*all_ranks(e), *inside_selection(e)))
     resident = tuple(r for r in ranks if r not in parallel)
     made = () if count is None else (count,)
     targets = (einsum.name, *(e.name for e in made))

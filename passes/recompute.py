@@ -15,7 +15,7 @@ from ..ir.cascade import Einsum
 from ..ir.expression import Expression, RankVariable, Reduce, accesses, free_ranks
 from .facts import pointwise
 from .short_ranks import accesses_of
-from .tile_work import folded_body, is_product
+from .tile_work import all_ranks, folded_body, is_product
 
 ROWS = 16
 """Rows that a kernel should have room for: what a dot takes at least."""
@@ -46,7 +46,7 @@ def pooled(
         exits = [e for e in slice if rank in reduced(e)]
         inside = closure_reads_of(exits, slice)
         outside = [e for e in slice if e.name not in inside]
-        if target in inside or any(rank in ranks_in(e) for e in outside):
+        if target in inside or any(rank in all_ranks(e) for e in outside):
             continue
         apart = [
             e
@@ -184,9 +184,3 @@ def long_reduced(einsum: Einsum, short: frozenset[str]) -> tuple[str, ...]:
     if not isinstance(einsum.body, Reduce):
         return ()
     return tuple(r for r in einsum.body.ranks if r not in short)
-
-
-def ranks_in(einsum: Einsum) -> tuple[str, ...]:
-    """Every rank of an einsum's iteration space."""
-    inner = einsum.body.ranks if isinstance(einsum.body, Reduce) else ()
-    return tuple(dict.fromkeys((*einsum.ranks, *inner)))

@@ -40,49 +40,51 @@ COMPILED = (OURS, "flex")
 def warm(job: tuple[str, str, str]) -> str:
     """Compile one implementation of one row of one table; return what went wrong, or nothing."""
     table, name, who = job
-    if table == "sparse":
-        return warm_sparse(name, who)
-    if table == "decode":
-        return warm_decode(name, who)
-    (row,) = select(ROWS if table == "forward" else BACKWARD_ROWS, [name])
     peers.begin()
     try:
-        tensors = inputs(row)
-        if table == "backward":
-            tensors = tuple(x.requires_grad_() for x in tensors)
-            backward.make(who, row, tensors, torch.randn_like(tensors[0]))
-        elif who == OURS:
-            forward.ours(row, tensors)
-        else:
-            peers.make(who, row, tensors)
+        MAKERS[table](name, who)
         torch.cuda.synchronize()
     except Exception as error:  # whatever stops one of them must not stop the others
         return f"{table} {name} {who}: {forward.reason(error)}"
     return ""
 
 
-def warm_sparse(name: str, who: str) -> str:
-    """Compile one implementation of one row of the sparse table."""
+def warm_forward(name: str, who: str) -> None:
+    """Make the call of a row of the forward table."""
+    (row,) = select(ROWS, [name])
+    tensors = inputs(row)
+    if who == OURS:
+        forward.ours(row, tensors)
+    else:
+        peers.make(who, row, tensors)
+
+
+def warm_backward(name: str, who: str) -> None:
+    """Make the call of a row of the backward table."""
+    (row,) = select(BACKWARD_ROWS, [name])
+    tensors = tuple(x.requires_grad_() for x in inputs(row))
+    backward.make(who, row, tensors, torch.randn_like(tensors[0]))
+
+
+def warm_sparse(name: str, who: str) -> None:
+    """Make the call of a row of the sparse table."""
     (row,) = select(sparse_rows.SPARSE_ROWS, [name])
-    peers.begin()
-    try:
-        sparse.make(who, row, sparse_rows.inputs(row))
-        torch.cuda.synchronize()
-    except Exception as error:
-        return f"sparse {name} {who}: {forward.reason(error)}"
-    return ""
+    sparse.make(who, row, sparse_rows.inputs(row))
 
 
-def warm_decode(name: str, who: str) -> str:
-    """Compile one implementation of one row of the decode table."""
+def warm_decode(name: str, who: str) -> None:
+    """Make the call of a row of the decode table."""
     (row,) = select(decode_rows.DECODE_ROWS, [name])
-    peers.begin()
-    try:
-        decode.make(who, row, decode_rows.inputs(row))
-        torch.cuda.synchronize()
-    except Exception as error:
-        return f"decode {name} {who}: {forward.reason(error)}"
-    return ""
+    decode.make(who, row, decode_rows.inputs(row))
+
+
+MAKERS = {
+    "forward": warm_forward,
+    "backward": warm_backward,
+    "sparse": warm_sparse,
+    "decode": warm_decode,
+}
+"""What compiles a row of each table."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
