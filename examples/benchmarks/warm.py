@@ -15,7 +15,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -36,6 +36,8 @@ from einfall.examples.benchmarks.rows import BACKWARD_ROWS, ROWS, select
 
 COMPILED = (OURS, "flex")
 
+Call = Callable[[], object]
+
 
 def warm(job: tuple[str, str, str]) -> str:
     """Compile one implementation of one row of one table; return what went wrong, or nothing."""
@@ -49,42 +51,39 @@ def warm(job: tuple[str, str, str]) -> str:
     return ""
 
 
-def warm_forward(name: str, who: str) -> None:
+def make_forward(name: str, who: str) -> Call:
     """Make the call of a row of the forward table."""
     (row,) = select(ROWS, [name])
     tensors = inputs(row)
-    if who == OURS:
-        forward.ours(row, tensors)
-    else:
-        peers.make(who, row, tensors)
+    return forward.ours(row, tensors) if who == OURS else peers.make(who, row, tensors)
 
 
-def warm_backward(name: str, who: str) -> None:
+def make_backward(name: str, who: str) -> Call:
     """Make the call of a row of the backward table."""
     (row,) = select(BACKWARD_ROWS, [name])
     tensors = tuple(x.requires_grad_() for x in inputs(row))
-    backward.make(who, row, tensors, torch.randn_like(tensors[0]))
+    return backward.make(who, row, tensors, torch.randn_like(tensors[0]))
 
 
-def warm_sparse(name: str, who: str) -> None:
+def make_sparse(name: str, who: str) -> Call:
     """Make the call of a row of the sparse table."""
     (row,) = select(sparse_rows.SPARSE_ROWS, [name])
-    sparse.make(who, row, sparse_rows.inputs(row))
+    return sparse.make(who, row, sparse_rows.inputs(row))[0]
 
 
-def warm_decode(name: str, who: str) -> None:
+def make_decode(name: str, who: str) -> Call:
     """Make the call of a row of the decode table."""
     (row,) = select(decode_rows.DECODE_ROWS, [name])
-    decode.make(who, row, decode_rows.inputs(row))
+    return decode.make(who, row, decode_rows.inputs(row))
 
 
 MAKERS = {
-    "forward": warm_forward,
-    "backward": warm_backward,
-    "sparse": warm_sparse,
-    "decode": warm_decode,
+    "forward": make_forward,
+    "backward": make_backward,
+    "sparse": make_sparse,
+    "decode": make_decode,
 }
-"""What compiles a row of each table."""
+"""What makes the call of a row of each table, and has it compiled."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
