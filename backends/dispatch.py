@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from .compile_together import compile_together
 from .memory import New, Piece
 from .quick import ALIGNED, quick_call
 from .triton import interpreting, triton
@@ -42,12 +43,20 @@ class Launch:
 
     def through_triton(self, tensors: Sequence[torch.Tensor]) -> Any:
         """Launch by Triton's dispatch, which compiles if it has to; return what it compiled."""
+        return self.function[(self.programs,)](*self.filled(tensors), **self.options)
+
+    def compile(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Compile what that would launch, if it has to be compiled."""
+        self.function.run(*self.filled(tensors), grid=(self.programs,), warmup=True, **self.options)
+
+    def filled(self, tensors: Sequence[torch.Tensor]) -> list[Any]:
+        """Return the arguments with tensors by slot."""
         arguments = self.arguments.copy()
         for position, slot in self.pointers:
             arguments[position] = tensors[slot]
         for position, slot, make in self.boxes:
             arguments[position] = make(tensors[slot])
-        return self.function[(self.programs,)](*arguments, **self.options)
+        return arguments
 
 
 def dispatcher(
@@ -68,6 +77,9 @@ def dispatcher(
         if pieces:
             memory = tensors.pop()
             tensors = [*tensors, *(piece.of(memory) for piece in pieces)]
+        if direct and not begun:
+            begun.append(True)
+            compile_together(launches, tensors)
         for launch in launches:
             found = launch.through_triton(tensors)
             if direct and aligned and hasattr(found, "packed_metadata"):
@@ -103,6 +115,7 @@ def dispatcher(
             run(launch.programs, 1, 1, stream, function, metadata, None, None, None, *arguments)
 
     ready = [False]
+    begun: list[bool] = []
     return dispatch
 
 

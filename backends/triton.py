@@ -16,6 +16,7 @@ from typing import Any
 from ..codegen.kernel import Kernel
 from ..ir.errors import BackendError, VerificationError
 from .cache import store_source
+from .triton_key import keep_key
 
 GLUON_VERSIONS = ("3.6.",)
 """Versions of Triton whose Gluon is known."""
@@ -40,13 +41,13 @@ def triton() -> Any:
 
 @cache
 def hashing() -> Thread:
-    """Begin to hash Triton's own files in a thread, once; ``load`` waits until that is done.
+    """Begin to find out Triton's key in a thread, once; ``load`` waits until that is done.
 
-    Triton does so in every process before it compiles, or finds what it compiled before. It takes
-    0.4 s, nearly all without Python's lock, in which a cascade can be lowered.
+    Triton hashes its own files before it compiles, or finds what it compiled before. It takes
+    0.4 s, nearly all without Python's lock, in which a cascade can be lowered; later processes know
+    what came of it (``triton_key.py``).
     """
-    hashed = getattr(triton().runtime.cache, "triton_key", None)
-    thread = Thread(target=hashed, name="einfall-hash", daemon=True)
+    thread = Thread(target=keep_key, args=(triton(),), name="einfall-hash", daemon=True)
     thread.start()
     return thread
 

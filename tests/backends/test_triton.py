@@ -86,14 +86,16 @@ def test_lengths_are_no_reason_to_compile_again() -> None:
 
 
 def test_what_triton_hashes_is_hashed_beside_and_there_when_a_kernel_is(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     begun, threads = threading.Event(), list[int]()
 
-    def hashed() -> None:
+    def hashed() -> str:
         begun.wait()
         threads.append(threading.get_ident())
+        return "key"
 
+    monkeypatch.setenv("EINFALL_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(triton().runtime.cache, "triton_key", hashed)
     hashing.cache_clear()
     try:
