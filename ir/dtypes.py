@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from .cascade import Cascade, Einsum
+from .exact import read_exactly
 from .expression import (
     Access,
     Apply,
+    Concatenate,
     Constant,
     Expression,
     Parameter,
@@ -28,9 +30,10 @@ def tensor_dtypes(cascade: Cascade, inputs: Mapping[str, str]) -> dict[str, str]
 
     A tensor that is linear in an input (a weighted sum of values, a product of queries and keys) is
     stored in the widest dtype of the inputs that it is linear in; anything else that is a float,
-    such as a maximum, a logarithm or a weight, or what a selection reads, is a float32, and so is
-    what only kernels pass on and has fewer ranks than those inputs, for it costs little; a rank
-    that a filter keeps below a number does not count, as in partial sums over a tile. Booleans and
+    such as a maximum, a logarithm or a weight, is a float32. So is what only kernels pass on, an
+    operand of a product that is summed apart (``exact.py``), and also what has fewer ranks than
+    those inputs, for it costs little; a rank that a filter keeps below a number does not count, as
+    in partial sums over a tile. Of outputs, those that a selection reads are float32. Booleans and
     integers stay so. ``inputs`` may give outputs a dtype too.
     """
     linear: dict[str, frozenset[str]] = {}
@@ -47,9 +50,9 @@ def tensor_dtypes(cascade: Cascade, inputs: Mapping[str, str]) -> dict[str, str]
                 return sources(a) | sources(b)
             case Apply("/", (a, _)) | Apply("neg" | "stop_gradient", (a,)):
                 return sources(a)
-            case Apply("+" | "-", (a, b)):
-                found = sources(a), sources(b)
-                return found[0] | found[1] if all(found) else frozenset()
+            case Apply("+" | "-", parts) | Concatenate(parts=parts):
+                found = [sources(part) for part in parts]
+                return frozenset().union(*found) if all(found) else frozenset()
             case Apply("where", (_, a, b)) | Apply("default", (a, b)):
                 return sources(a) | sources(b)
             case Reduce(reducer="sum", body=body):
@@ -90,16 +93,16 @@ def tensor_dtypes(cascade: Cascade, inputs: Mapping[str, str]) -> dict[str, str]
     # what is compared in order to choose is not rounded before
     compared = {t for e in cascade.einsums if isinstance(e.body, Populate) for t in tensors(e.body)}
     for einsum in cascade.einsums:
-        exact = einsum.name in compared
-        linear[einsum.name] = frozenset() if exact else sources(einsum.body)
+        linear[einsum.name] = sources(einsum.body)
         kinds[einsum.name] = sort(einsum.body)
     counts = {n: len(ranks_of(cascade, n)) for n in cascade.inputs}
     counts |= {e.name: len(e.output.coordinates) - bounded(e) for e in cascade.einsums}
+    exact = compared | read_exactly(cascade) - set(cascade.outputs) - set(cascade.inputs)
     found: dict[str, str] = {}
     for name, sort_of in kinds.items():
         roots = sorted(linear[name])
         small = name not in cascade.outputs and any(counts[name] < counts[s] for s in roots)
-        narrow = [] if small else [inputs[s] for s in roots]
+        narrow = [] if small or name in exact else [inputs[s] for s in roots]
         found[name] = inputs.get(name) or stored(sort_of, narrow)
     return found
 

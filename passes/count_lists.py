@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..ir.cascade import Cascade, Einsum
-from ..ir.expression import Access, Populate, RankVariable
+from ..ir.expression import Access, RankVariable
 from ..ir.selection import count_body, count_ranks, find_count, selections
 from .align import fresh
 
@@ -24,20 +24,27 @@ def count_lists(cascade: Cascade) -> Cascade:
         O[p] = sum[j](V[T[p, j]])
         return O
 
-    A list in memory does not tell where it ends; the count does.
+    A list in memory does not tell where it ends; the count does. One that is there already moves to
+    its selection, for whoever reads the list may read it too.
 
     Requires: a flat cascade. Keeps: every output's value.
     """
     taken = {cascade.name, *cascade.inputs, *cascade.ranks, *(n for n, _ in cascade.parameters)}
     taken |= {e.name for e in cascade.einsums}
-    missing = [e for e in selections(cascade.einsums) if find_count(cascade.einsums, e) is None]
-    if not missing:
-        return cascade
+    counts: dict[str, Einsum] = {}
+    for selection in selections(cascade.einsums):
+        found = find_count(cascade.einsums, selection)
+        if found is None:
+            ranks = tuple(RankVariable(r) for r in count_ranks(selection))
+            name = fresh(f"{selection.name}_count", taken)
+            found = Einsum(Access(name, ranks), count_body(selection))
+        counts[selection.name] = found
     einsums: list[Einsum] = []
     for einsum in cascade.einsums:
-        einsums.append(einsum)
-        if isinstance(einsum.body, Populate) and einsum in missing:
-            ranks = tuple(RankVariable(r) for r in count_ranks(einsum))
-            name = fresh(f"{einsum.name}_count", taken)
-            einsums.append(Einsum(Access(name, ranks), count_body(einsum)))
+        if einsum not in counts.values():
+            einsums.append(einsum)
+        if einsum.name in counts:
+            einsums.append(counts[einsum.name])
+    if tuple(einsums) == cascade.einsums:
+        return cascade
     return replace(cascade, einsums=tuple(einsums))
