@@ -140,8 +140,8 @@ def compare(
     given = {n: v for n, v in parameters.items() if n in cascade.parameters_read()}
     cascade = replace(cascade, parameters=tuple(p for p in cascade.parameters if p[0] in given))
     arguments = (tensors[n] for n in cascade.inputs)
-    made = einfall.interpret(cascade, *arguments, sizes=sizes, **given)
-    theirs, number, bound = ended(*made[:2]), *made[2:]
+    made: tuple[Array, ...] = einfall.interpret(cascade, *arguments, sizes=sizes, **given)
+    theirs, number, bound = ended(made[0], made[1]), made[2], made[3]
     ours = tensors[einsum.name]
     size = number.shape[-1]
     mine, other = sets(ours, size), sets(theirs, size)
