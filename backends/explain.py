@@ -212,7 +212,7 @@ def explain_kernel(
         kernel.reads,
         kernel.writes,
         tuple(ranks),
-        kernel.num_warps if kernel.crew is None else 4 * kernel.crew.consumers + 1,
+        kernel.num_warps if kernel.crew is None else kernel.crew.warps * kernel.crew.consumers + 1,
         kernel.num_stages,
         tuple(str(e) for e in kernel.before),
         loops,

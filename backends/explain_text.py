@@ -161,7 +161,7 @@ def language(k: KernelExplanation) -> Iterator[str]:
         return
     yield "written in Gluon: one warp fetches, the others compute"
     turns = ", in turns at the tensor cores" if k.crew.turns else ""
-    yield f"{times(k.crew.consumers, 'consumer')} of 4 warps and 64 rows{turns}"
+    yield f"{times(k.crew.consumers, 'consumer')} of {k.crew.warps} warps and 64 rows{turns}"
     if k.crew.persistent:
         yield "a program stays for several tiles of rows; the next one is fetched meanwhile"
     if k.crew.drawn:

@@ -23,6 +23,7 @@ from .gluon_shares import layout_line, shared_of
 from .gluon_text import ADDING, IMPORTED, IMPORTS, PIECES, pieces
 from .gluon_values import GluonPrinter, layout_name, layout_text
 from .gluon_walk import kind
+from .gluon_wide import operands_of
 from .gluon_work import Work
 from .in_order import issue_ahead
 from .kernel import Kernel
@@ -130,10 +131,10 @@ class File:
         shared = self.shared(rows)
         given = [*boxes, *(a.name for a in nest.arguments if a.kind != "tile")]
         given += [counter_of(nest)] if self.crew.drawn else []
-        outside = ["CONSUMER", *shared, *given]
+        outside, wide = ["CONSUMER", *shared, *given], self.crew.wide
         says = "Fetch boxes in the order in which products read them."
         fetch = self.function("fetch", says, fetcher.lines, outside)
-        says = "Compute the rows of one consumer, which is four warps."
+        says = f"Compute the rows of one consumer, which is {'eight' if wide else 'four'} warps."
         bodies = [fetch, self.function("rows", says, rows.lines, outside)]
         bodies = [replace(f, bundled=True) for f in bodies]
         named = {p for f in bodies for p in f.parameters} | {b for b in boxes}
@@ -153,11 +154,11 @@ class File:
             nest.tiles,
             nest.reads,
             writes,
-            4,
+            rows.warps,
             nest.num_stages,
             language="gluon",
             persistent=self.crew.persistent,
-            registers=HALF if self.crew.consumers == 1 else 0,
+            registers=HALF if self.crew.consumers == 1 and not self.crew.wide else 0,
             follows=nest.beside,
         )
 
@@ -235,6 +236,7 @@ class File:
                 made[f"{name}_full"] = f"barriers(STAGES, {carriers.count(name)})"
                 made[f"{name}_empty"] = "barriers(STAGES, CONSUMERS)"
         made |= shared_of(rows)
+        made |= operands_of(rows)
         made |= SLOTS if self.crew.drawn else {}
         for name in rows.boxes:
             if any(f"{name}_rows" in line for line in rows.lines):
@@ -310,7 +312,7 @@ class File:
         found = sorted(axes, key=lambda x: (-len(x), [order.index(a) for a in x]))
         lines = []
         for x in found:
-            text = layout_text(x, rows, columns, str(self.plan_width(x[-1])))
+            text = layout_text(x, rows, columns, self.plan_width(x[-1]), wide=self.crew.wide)
             lines.append(f"{layout_name(x)} = gl.constexpr({text})")
             left = f"LEFT_OF_{layout_name(x)}"
             if re.search(rf"\b{left}\b", body):

@@ -9,6 +9,7 @@ from .gluon_rows import Rows
 from .gluon_shares import add_up, arrive, meet, nothing_yet, put, share_out
 from .gluon_values import GluonPrinter
 from .gluon_walk import Phase, kind
+from .gluon_wide import blanked, laid, lay_down
 from .in_order import Add, Arrive, Free, Get, Issue, Meet, Put, Wait, in_order, reads
 from .lag import lag
 from .loop_nest import Dot, Load, Nest, Number, Op, Ref, Statement, When
@@ -28,7 +29,8 @@ class TileInOrder(GluonPrinter):
         self.section, self.depth = section, 1
         self.bases, self.names = outer.bases, outer.names
         self.layouts, self.pieces, self.helpers = outer.layouts, outer.pieces, outer.helpers
-        self.places_columns = self.uses_columns(section.work)
+        self.cut = {x.var.name: x for x in section.blanked}
+        self.places_columns = bool(self.cut) or self.uses_columns(section.work)
         if self.places_columns:
             self.add(self.coordinates)
         for s in in_order(plan, section, self.crew.consumers):
@@ -72,6 +74,8 @@ class TileInOrder(GluonPrinter):
         """Wait for what was fetched."""
         name, full = load.var.name, self.carrier(load)
         self.place(load, f"filled({name}_ring, {full}_full, {step})")
+        if name in self.cut:
+            self.add(blanked(self, self.cut[name]))
 
     def slot(self, load: Load) -> None:
         """Name a fetched tile that was waited for before."""
@@ -134,16 +138,20 @@ class TileInOrder(GluonPrinter):
     def late(self, x: Late) -> None:
         """Issue a product of an operand that was computed."""
         name = x.accumulator.name
+        wide = self.crew.wide
+        for line in lay_down(self, x) if wide else ():
+            self.add(line)
         if x.factor is not None:
             text = self.broadcast(Ref(x.factor), x.accumulator.axes)
             if self.lags:
                 self.add(f"note_moved({x.factor.name}, CONSUMER)")
                 self.add("if large(CONSUMER) != 0:")
             self.add(f"{'    ' * self.lags}{name} = {name} * {text}")
-        layout = f"LEFT_OF_{self.layout(x.accumulator.axes)}"
-        value = f"{x.operand.name}.to(tl.{x.dtype})"
-        left = f"{x.operand.name}_left"
-        self.add(f"{left} = tl.convert_layout({value}, {layout}, assert_trivial=True)")
+        left = laid(self, x) if wide else f"{x.operand.name}_left"
+        if not wide:
+            layout = f"LEFT_OF_{self.layout(x.accumulator.axes)}"
+            value = f"{x.operand.name}.to(tl.{x.dtype})"
+            self.add(f"{left} = tl.convert_layout({value}, {layout}, assert_trivial=True)")
         self.add(f"{name} = warpgroup_mma({left}, {x.right.name}, {name}, is_async=True)")
 
 
@@ -176,7 +184,8 @@ class RowsInOrder(Rows):
                 self.add(f"{plan.columns.first}_before = {plan.columns.first}")
             self.add("step += 1")
             self.depth -= 1
-        self.add("")
+        if plan.sections[0].shares or self.crew.persistent:
+            self.add("")
         if plan.sections[0].shares:
             self.end_shares()
         for held in plan.held:

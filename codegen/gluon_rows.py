@@ -407,8 +407,9 @@ class Rows(GluonPrinter):
         """Print a statement; a tile of rows is stored by a descriptor where one may."""
         match statement:
             case Store(tensor=tensor, coordinates=coordinates, value=value) if (
-                box := box_of(self.nest, self.plan, tensor, coordinates)
-            ) is not None:
+                not self.crew.wide  # sums leave no memory to stage them in
+                and (box := box_of(self.nest, self.plan, tensor, coordinates)) is not None
+            ):
                 name = self.staging(tensor, box)
                 self.boxes.setdefault(box.name, box)
                 axes = self.ordered(frozenset().union(*(value_axes(c) for c in coordinates)))

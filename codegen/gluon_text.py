@@ -6,6 +6,7 @@ from .gluon_columns import NEEDED_BY as OF_COLUMNS
 from .gluon_columns import PIECES as COLUMNS
 from .gluon_draw import PIECES as DRAWING
 from .gluon_quick import QUICK
+from .gluon_wide import PIECES as WIDE
 
 IMPORTS = """\
 from triton.experimental import gluon
@@ -212,6 +213,7 @@ def turn(consumer):
     """The name of a consumer's barrier."""
     return str(8 + consumer)''',
     **DRAWING,
+    **WIDE,
 }
 """The functions by name; a file has those that it calls."""
 

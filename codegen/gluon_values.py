@@ -26,6 +26,8 @@ class GluonPrinter(Printer):
         assert nest.crew is not None
         self.plan, self.crew = plan, nest.crew
         self.paired = self.crew.persistent and self.crew.paired
+        if self.warps > 1:
+            self.warps = self.crew.warps
         self.depth = 1 + self.crew.persistent + self.paired
         self.rows, self.columns = plan.rows.name, plan.columns.name
         self.layouts: dict[tuple[str, ...], None] = {}
@@ -146,10 +148,13 @@ def layout_name(axes: tuple[str, ...]) -> str:
     return f"ALONG_{words[0]}" if len(words) == 1 else "_BY_".join(words)
 
 
-def layout_text(axes: tuple[str, ...], rows: str, columns: str, width: str) -> str:
+def layout_text(
+    axes: tuple[str, ...], rows: str, columns: str, width: int, *, wide: bool = False
+) -> str:
     """Return the definition of a layout; ``width`` is that of its last axis."""
     if len(axes) == 1:
         axis = axes[0]
         place, other = (1, columns) if axis == rows else (0, axis)
         return f"gl.SliceLayout({place}, {layout_name((rows, other))})"
-    return f"gl.NVMMADistributedLayout([3, 0], [4, 1], [16, {width}, 16])"
+    halves = 2 if wide else 1
+    return f"gl.NVMMADistributedLayout([3, 0], [4, {halves}], [16, {width // halves}, 16])"

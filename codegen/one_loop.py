@@ -46,7 +46,7 @@ def one_loop(plan: Schedule) -> Schedule:
     sections = plan.sections
     cut = next((s for s in sections if s.loop.cut), None)
     whole = next((s for s in sections if not s.loop.cut), None)
-    if cut is None or whole is None or any(s.place for s in sections):
+    if cut is None or whole is None or any(s.place or s.blanked for s in sections):
         return plan
     pairs = [(c.operand, w.operand) for c, w in zip(cut.late, whole.late, strict=True)]
     pairs += [(c.operand, w.operand) for c, w in zip(cut.shares, whole.shares, strict=True)]

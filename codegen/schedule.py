@@ -102,6 +102,7 @@ class Section:
     place : where the loop walks a list, what finds a tile; the last of it is a ``Place``.
     resting : the work of a tile while frames rest, if there is such; late products have no factor.
     tests : whether the work tests by itself, so that all sections share a loop (``one_loop.py``).
+    blanked : the fetched tiles of which only what their guard says takes part (``gluon_wide.py``).
     """
 
     loop: Loop
@@ -111,6 +112,7 @@ class Section:
     shares: tuple[Share, ...] = ()
     resting: Resting | None = None
     tests: bool = False
+    blanked: tuple[Load, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +300,9 @@ class Splitting:
         in_early = {n for s in first if isinstance(s, Dot) for v in (s.left, s.right)
                     for n in value_vars(v)}  # fmt: skip
         ordered = sorted(used, key=lambda s: s.var.name not in in_early)
-        found = Section(loop, tidy(work), tuple(late), placing, tuple(shares))
+        wide = self.nest.crew is not None and self.nest.crew.wide
+        blanked = tuple(s for s in ordered if s.guard is not None) if wide else ()
+        found = Section(loop, tidy(work), tuple(late), placing, tuple(shares), blanked=blanked)
         if loop.resting is not None:
             alone = replace(loop, body=loop.resting.body, resting=None)
             _, _, rests = self.section(alone, setup)
@@ -438,7 +442,8 @@ class Splitting:
         for x in found.late:
             if x.accumulator.axes[0] != rows or dtypes_of(found, x.right) != x.dtype:
                 raise ScheduleError(f"{x.accumulator.name} is a product over other ranks or dtypes")
-        if any(load.guard is not None for load in found.fetched):
+        wide = self.nest.crew is not None and self.nest.crew.wide
+        if not wide and any(load.guard is not None for load in found.fetched):
             raise ScheduleError("its tiles are cut by more than the end of a rank")
         for load in found.fetched:
             if len(load.coordinates) > 5:

@@ -321,7 +321,8 @@ class Tiles:
                 return self.loads[level][key]
         described = self.describes(access.tensor, coordinates)
         self.loading.add(access)
-        guard = None if described else self.guard(access, axes, parts)
+        whole = described and not (self.cut and self.row_free)
+        guard = None if whole else self.guard(access, axes, parts)
         self.loading.discard(access)
         ranks = tuple(
             r for c in access.coordinates for r in ([c.rank] if isinstance(c, RankVariable) else [])
@@ -338,9 +339,11 @@ class Tiles:
         """Whether a load in the loop is a box: the streamed rank, then a resident one, innermost.
 
         A box is cut by the end of a rank alone, so a tile cut by a filter on its columns too is
-        loaded by addresses.
+        loaded by addresses, but where zeros are written over what was fetched.
         """
-        if tensor not in self.kernel.described or (self.cut and self.row_free) or not self.rank:
+        blanks = self.kernel.crew is not None and self.kernel.crew.wide
+        cut = bool(self.cut and self.row_free and not blanks)
+        if tensor not in self.kernel.described or cut or not self.rank:
             return False
         *outer, last = coordinates
         moving = [c for c in outer if value_axes(c)]

@@ -107,6 +107,9 @@ class Cut:
 class Crew:
     """Warps of different work (``passes/specialise.py``): one fetches, groups of four compute.
 
+    wide : whether the one group that computes is eight warps, of which four have the first half of
+    each tile's columns and four the last; its rows are 64 as ever.
+
     consumers : groups that divide the rows of a program. turns : whether they take turns at the
     tensor cores. persistent : whether a program stays for several tiles of rows, one after another.
     paired : whether it takes the last tile left with the first, where one walks further.
@@ -135,6 +138,12 @@ class Crew:
     slowest: bool = False
     lagging: bool = False
     joined: bool = False
+    wide: bool = False
+
+    @property
+    def warps(self) -> int:
+        """Warps of a consumer."""
+        return 8 if self.wide else 4
 
 
 @dataclass(frozen=True, slots=True)

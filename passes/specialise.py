@@ -10,7 +10,8 @@ rewrite::
 may fetch. *Keeps* everything but partitions, stages and consumers.
 
 A consumer is four warps, 64 rows. Two of them may have 240 registers a thread, three 160. The model
-counts accumulators, the tile of products that the work is done on, and its narrow copy.
+counts accumulators, the tile of products that the work is done on, and its narrow copy. Where that
+is more than four warps have, eight share 64 rows (``codegen/gluon_wide.py``).
 """
 
 from __future__ import annotations
@@ -124,8 +125,9 @@ def specialise(
     if kernel.views:
         return f"memory has {kernel.views[0].rank} in another order than its tiles"
     for rank in (*tiled, *streamed):
-        if sizes.get(rank, SHORTEST) < SHORTEST:
-            return f"{rank} has fewer than {SHORTEST} coordinates"
+        least = ROWS if rank in tiled and features(kernel) > WIDEST else SHORTEST
+        if sizes.get(rank, least) < least:
+            return f"{rank} has fewer than {least} coordinates"
     if automatic and (doubt := unmeasured(kernel, sizes)):
         return doubt
     moving = {
@@ -142,10 +144,12 @@ def specialise(
     fixed = dict(tiles or {})
     if not 16 <= fixed.get(walked, 16) <= WIDEST:
         return f"a product has 16 to {WIDEST} columns, and {walked} has tiles of {fixed[walked]}"
-    found = []
+    found: list[tuple[Sizing, dict[str, int]]] = []
     blocks = [w.width & -w.width for w in kernel.traversals[0].walks]
     alone = (ALONE,) if steps.get(rows, 2 * ROWS) % (2 * ROWS) else ()
-    for cut in (*alone, *cuts(kernel, sizes.get(walked, RANK_IS_LONG))):
+    for cut in (*alone, *cuts(kernel, sizes.get(walked, RANK_IS_LONG)), WIDE):
+        if cut.crew.wide and found:
+            continue
         tile = {rows: ROWS * cut.crew.consumers, walked: fixed.get(walked, cut.columns)}
         if any(block % tile[walked] for block in blocks) or steps.get(rows, 0) % tile[rows]:
             continue
@@ -203,6 +207,8 @@ def ends_moving(kernel: MappedKernel, rows: str) -> tuple[bool, bool]:
 
 def unmeasured(kernel: MappedKernel, sizes: Mapping[str, int]) -> str:
     """Return why nobody knows whether several groups of warps are faster here, "" if they are."""
+    if features(kernel) > WIDEST:
+        return unmeasured_wide(kernel, sizes)
     tiled, streamed = kernel.ranks("tiled"), kernel.ranks("streamed")
     ranges = kernel.traversals[0].domain.ranges
     whole = len(ranges) == 1 and ranges[0].begin == Constant(0)
@@ -217,8 +223,6 @@ def unmeasured(kernel: MappedKernel, sizes: Mapping[str, int]) -> str:
     if known and tiles < PROCESSORS:
         return f"{tiles} tiles of rows leave some of {PROCESSORS} multiprocessors idle"
     resident = set(kernel.ranks("resident"))
-    if max((n for _, n in kernel.static), default=0) > 256:
-        return "more than 256 features were not measured"
     (traversal,) = kernel.traversals
     early = len(walked_products(kernel))
     if early > 1 and (traversal.domain.table is not None or traversal.walks):
@@ -230,7 +234,7 @@ def unmeasured(kernel: MappedKernel, sizes: Mapping[str, int]) -> str:
         )
     if early > 1 and functions(kernel) > SEVERAL:
         return f"several products, and {SEVERAL + 1} functions of each point, were not measured"
-    if framed and max((n for _, n in kernel.static), default=0) > 128:
+    if framed and features(kernel) > 128:
         return "several products of more than 128 features, in frames, were not measured"
     if framed and functions(kernel) > early:
         return "several products, and several functions of each point, were not measured"
@@ -238,6 +242,26 @@ def unmeasured(kernel: MappedKernel, sizes: Mapping[str, int]) -> str:
         if streamed[0] in ranks and not resident & set(ranks) and early < 2:
             return f"its work loads {tensor} as it walks, which was not measured"
     return ""
+
+
+def unmeasured_wide(kernel: MappedKernel, sizes: Mapping[str, int]) -> str:
+    """Return the same of kernels whose sums take eight warps."""
+    (streamed,) = kernel.ranks("streamed")
+    (traversal,) = kernel.traversals
+    if sizes.get(streamed, LENGTHS) < LENGTHS:
+        return f"{streamed} has fewer than {LENGTHS} coordinates"
+    if traversal.domain.table is not None or traversal.walks:
+        return f"more than {WIDEST} features of rows that walk a list were not measured"
+    lengths = dict(kernel.static)
+    sums = [max((lengths.get(r, 0) for r in f.ranks), default=0) for f in fields(kernel)]
+    if sum(n > 0 for n in sums) != 1 or max(sums) <= WIDEST:
+        return f"more than {WIDEST} features were not measured, but of one sum"
+    return ""
+
+
+def features(kernel: MappedKernel) -> int:
+    """Return the size of the longest rank that a program holds whole."""
+    return max((n for _, n in kernel.static), default=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +279,15 @@ ALONE = Sizing(Crew(1), 64, 2)
 Measured on an H100, 16 x 32768 rows of 128 features, milliseconds of Gluon and of Triton: 10 and
 30 % of all blocks of 64 x 64 1.74 and 1.86, 5.10 and 5.69; 32 chosen blocks of 64 a row,
 with choosing, 1.40 and 1.59.
+"""
+
+
+WIDE = Sizing(Crew(1, rotated=False, wide=True), 64, 2)
+"""How a kernel is cut whose sums fill more registers than four warps have: eight share 64 rows.
+
+Measured on an H100, microseconds of one latent cache of 512 + 64 features under 128 rows, in parts,
+without the merge: 32 x 8192 164, with every tile's frame moved 165, in Triton, where each half of
+eight warps makes all of the scores, 264.
 """
 
 
@@ -357,9 +390,13 @@ def fits(
     else:
         transient = sum(products) + widest // 2
     budget = BUDGET[consumers] if cut.crew.rotated else IN_ORDER
-    if (kept + transient) / 128 + BESIDES > budget:
+    threads = 256 if cut.crew.wide else 128
+    if (kept + transient) / threads + BESIDES > budget:
         return False
     shared = BARRIERS
+    if cut.crew.wide:
+        # what is computed and multiplied is read by both halves
+        shared += 2 * ROWS * tile[walked] * max(1, len(computed(kernel)))
     for f in added(kernel):
         part = elements(f.ranks) // consumers
         # two places for an operand of the rows of all, one for what each consumer adds
@@ -385,7 +422,7 @@ def fits(
             ranks = writers[tensor].ranks
             if len([r for r in ranks if r in width]) > 1:
                 shared += elements(ranks) * size * consumers
-    programs = 2 if consumers == 1 else 1
+    programs = 2 if consumers == 1 and not cut.crew.wide else 1
     return shared * programs <= SHARED[target] * 1024
 
 

@@ -152,6 +152,10 @@ class Shared:
     def __init__(self, array: np.ndarray, dtype: Any) -> None:
         self.array, self.dtype = array, dtype
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
     def index(self, k: int) -> Shared:
         assert 0 <= k < len(self.array)
         return Shared(self.array[k], self.dtype)
@@ -429,6 +433,7 @@ def language(machine: Machine, pid: int, programs: int) -> dict[str, Any]:
         float16=np.float16,
         float32=np.float32,
         int1=np.bool_,
+        int8=np.int8,
         int32=np.int32,
         int64=np.int64,
         program_id=lambda axis: pid,

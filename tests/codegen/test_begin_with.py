@@ -54,6 +54,21 @@ def test_others_begin_with_nothing(values: tuple[Value, ...]) -> None:
     assert left == list(values)
 
 
+def test_products_that_are_only_added_up_have_one_accumulator() -> None:
+    other = Dot(OTHER, Ref(Var("r", ("p", "x"))), Ref(Var("n", ("x", "m"))), "x")
+    both, result = Op("+", (Ref(S), Ref(OTHER))), Var("y", ("p", "m"))
+    work = (Let(result, Op("*", (both, Number(2.0)))),)
+    products, (left,) = begin_with((PRODUCT, other), (work,), frozenset())
+    assert products == (PRODUCT, Dot(S, other.left, other.right, "x", Ref(S)))
+    assert left == (Let(result, Op("*", (Ref(S), Number(2.0)))),)
+    # one is read besides, or changed, or their difference is read
+    for more in (Let(Var("z", ("p", "m")), Ref(OTHER)), Let(S, Op("tanh", (Ref(S),)))):
+        found = begin_with((PRODUCT, other), ((more, *work),), frozenset())
+        assert found == ((PRODUCT, other), ((more, *work),))
+    apart = (Let(result, Op("-", (Ref(S), Ref(OTHER)))),)
+    assert begin_with((PRODUCT, other), (work, apart), frozenset())[0] == (PRODUCT, other)
+
+
 def test_sections_have_to_agree() -> None:
     one = (LOAD, Let(Var("r", ("p", "m")), Op("-", (Ref(S), Ref(D)))))
     other = (LOAD, Let(Var("r", ("p", "m")), Op("+", (Ref(S), Ref(D)))))
