@@ -21,26 +21,68 @@ from ..ir.sizes import bind_parameters, rank_sizes
 from ..passes.differentiate import gradient
 from ..passes.keep import Gradient
 from .interpreter import interpret
+from .launch import Prepared
 
 if TYPE_CHECKING:
     from .compile import Compiled
-    from .launch import Ready
 
 Run = Callable[..., Any]
 """A cascade on a back end: tensors in the order of its inputs in, a tuple of its outputs out."""
 
 
 @dataclass(frozen=True, slots=True)
+class Places:
+    """Where a call's tensors stand, found out once: names cost more than small kernels.
+
+    outputs : of the cascade, among those of the forward. fixed : outputs that have no gradient.
+    kept : what the gradient reads again, among arguments, and behind them the outputs of the
+    forward. reads : what the gradient takes, among what is kept, or ~k for what arrives for output
+    k. shares : the gradient's output for each argument, None if it gives none; wrt : the arguments
+    in the order of these outputs.
+    """
+
+    outputs: tuple[int, ...]
+    fixed: tuple[int, ...]
+    kept: tuple[int, ...]
+    reads: tuple[int, ...]
+    shares: tuple[int | None, ...]
+    wrt: tuple[int, ...]
+
+
+def places(cascade: Cascade, made: Gradient) -> Places:
+    """Return where a cascade, its forward and its gradient find what they take and give."""
+    inputs, outputs, found = cascade.inputs, cascade.outputs, made.forward.outputs
+    kept = tuple(n for n in made.backward.inputs if n not in made.seeds)
+    arriving = dict(zip(made.seeds, made.of, strict=True))
+    # an output is what the caller holds, should an argument have the same name
+    there = {n: k for k, n in enumerate(inputs)}
+    there |= {n: len(inputs) + k for k, n in enumerate(found)}
+    return Places(
+        tuple(map(found.index, outputs)),
+        tuple(k for k, n in enumerate(outputs) if n not in made.of),
+        tuple(there[n] for n in kept),
+        tuple(
+            ~outputs.index(arriving[n]) if n in arriving else kept.index(n)
+            for n in made.backward.inputs
+        ),
+        tuple(made.wrt.index(n) if n in made.wrt else None for n in inputs),
+        tuple(map(inputs.index, made.wrt)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Differentiable:
     """A cascade with its gradient, ready to be called with tensors.
 
-    made : the forward and the gradient cascade. forward, backward : how they are run.
+    made : the forward and the gradient cascade. forward, backward : how they are run. places :
+    where each finds what it takes and gives.
     """
 
     cascade: Cascade
     made: Gradient
     forward: Run
     backward: Run
+    places: Places
 
     def __call__(self, *tensors: torch.Tensor) -> Any:
         """Return the outputs, one or a tuple; torch records how to come back."""
@@ -50,11 +92,10 @@ class Differentiable:
 
 def with_gradient(
     compiled: Compiled, tensors: tuple[torch.Tensor, ...], parameters: Mapping[str, Scalar]
-) -> Ready:
-    """Return how arguments like these are answered, of which some require a gradient.
+) -> Prepared:
+    """Return how arguments like these are answered where torch records, some requiring a gradient.
 
-    Where torch records nothing the plain kernels answer; else the forward and the gradient are
-    built when they are first needed.
+    The forward and the gradient are built when they are first needed.
 
     Raises
     ------
@@ -63,13 +104,8 @@ def with_gradient(
         iterative rank.
     """
     made: list[Differentiable] = []
-    plain: list[Ready] = []
 
     def run(*given: torch.Tensor) -> Any:
-        if not torch.is_grad_enabled():
-            if not plain:
-                plain.append(compiled.prepared(given, dict(parameters)))
-            return plain[0](*given)
         if made:
             return made[0](*given)
         made.append(differentiable(compiled, tensors, parameters))
@@ -79,7 +115,7 @@ def with_gradient(
             compiled.keep(forward.compiled, backward.compiled)
         return found
 
-    return run
+    return Prepared(run, lambda: made[0] if made else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +156,8 @@ def differentiable(
             return Part(compiled.part(part, forward=forward), given)
         return interpreted(part, given)
 
-    forward = build(made.forward, forward=True)
-    return Differentiable(cascade, made, forward, build(made.backward, forward=False))
+    forward, backward = build(made.forward, forward=True), build(made.backward, forward=False)
+    return Differentiable(cascade, made, forward, backward, places(cascade, made))
 
 
 def interpreted(cascade: Cascade, parameters: Mapping[str, Scalar]) -> Run:
@@ -142,41 +178,33 @@ class _Call(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, ready: Differentiable, *tensors: torch.Tensor) -> Any:
         """Run the forward cascade; return its own outputs."""
-        made, cascade = ready.made, ready.cascade
-        found = dict(zip(made.forward.outputs, ready.forward(*tensors), strict=True))
-        reads = made.backward.inputs
-        memory = {**dict(zip(cascade.inputs, tensors, strict=True)), **found}
-        dtype = widest(tensors)
-        # Without a GPU the interpreter's float64 is rounded for the caller, not for the gradient.
-        outputs = [_rounded(found[n], dtype) for n in cascade.outputs]
-        returned = dict(zip(cascade.outputs, outputs, strict=True))
-        ctx.ready, ctx.names = ready, tuple(n for n in reads if n not in made.seeds)
-        ctx.save_for_backward(*(returned.get(n, memory[n]) for n in ctx.names))
-        ctx.dtypes = {n: memory[n].dtype for n in made.wrt}
-        ctx.shapes = {n: memory[n].shape for n in made.wrt}
-        ctx.mark_non_differentiable(*(returned[n] for n in cascade.outputs if n not in made.of))
+        at = ready.places
+        found = list(ready.forward(*tensors))
+        for k in at.outputs:
+            # Without a GPU the interpreter's float64 is rounded for the caller.
+            if found[k].dtype == torch.float64:
+                found[k] = found[k].to(widest(tensors))
+        outputs = [found[k] for k in at.outputs]
+        memory = (*tensors, *found)
+        ctx.ready = ready
+        ctx.save_for_backward(*[memory[k] for k in at.kept])
+        ctx.like = [(tensors[k].shape, tensors[k].dtype) for k in at.wrt]
+        if at.fixed:
+            ctx.mark_non_differentiable(*[outputs[k] for k in at.fixed])
         return tuple(outputs)
 
     @staticmethod
     def backward(ctx: Any, *received: torch.Tensor) -> Any:
         """Run the gradient cascade."""
         ready: Differentiable = ctx.ready
-        saved = dict(zip(ctx.names, ctx.saved_tensors, strict=True))
-        arriving = dict(zip(ready.cascade.outputs, received, strict=True))
-        names = dict(zip(ready.made.seeds, ready.made.of, strict=True))
-        given = [
-            saved[n] if n in saved else _dense(arriving[names[n]])
-            for n in ready.made.backward.inputs
-        ]
-        gradients = _Once.apply(ready, *given)  # type: ignore[no-untyped-call]
-        found = dict(zip(ready.made.wrt, gradients, strict=True))
-        return (
-            None,
-            *(
-                fitted(found[n], ctx.shapes[n], ctx.dtypes[n]) if n in found else None
-                for n in ready.cascade.inputs
-            ),
-        )
+        at, saved, like = ready.places, ctx.saved_tensors, ctx.like
+        given = [saved[k] if k >= 0 else _dense(received[~k]) for k in at.reads]
+        if torch.is_grad_enabled():
+            gradients = _Once.apply(ready, *given)  # type: ignore[no-untyped-call]
+        else:
+            gradients = ready.backward(*given)
+        shares = [None if k is None else fitted(gradients[k], *like[k]) for k in at.shares]
+        return None, *shares
 
 
 class _Once(torch.autograd.Function):
@@ -204,22 +232,17 @@ def twice(name: str) -> str:
 
 def _dense(gradient: torch.Tensor) -> torch.Tensor:
     """Return a gradient whose rows lie one behind the other; ``sum().backward()`` expands one."""
-    rows = gradient.stride()[-1:] == (1,) and 0 not in gradient.stride()
-    return gradient if rows else gradient.contiguous()
+    steps = gradient.stride()
+    return gradient if steps[-1:] == (1,) and 0 not in steps else gradient.contiguous()
 
 
-def widest(tensors: Sequence[torch.Tensor]) -> torch.dtype:
-    """Return the widest dtype of real tensors."""
+def widest(tensors: Sequence[Any]) -> torch.dtype:
+    """Return the widest dtype of real tensors, or of what else has a dtype."""
     dtype = torch.float16
     floats = [t.dtype for t in tensors if t.dtype.is_floating_point]
     for k, other in enumerate(floats):
         dtype = other if k == 0 else torch.promote_types(dtype, other)
     return dtype
-
-
-def _rounded(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Return a result of the interpreter in the dtype of the arguments."""
-    return x.to(dtype) if x.dtype == torch.float64 else x
 
 
 def fitted(x: torch.Tensor, shape: torch.Size, dtype: torch.dtype) -> torch.Tensor:
@@ -228,4 +251,4 @@ def fitted(x: torch.Tensor, shape: torch.Size, dtype: torch.dtype) -> torch.Tens
         whole = x.new_zeros(shape)
         whole[tuple(slice(0, n) for n in x.shape)] = x
         x = whole
-    return x.to(dtype)
+    return x if x.dtype == dtype else x.to(dtype)

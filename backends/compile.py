@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import is_grad_enabled
 from torch.compiler import is_compiling
 
 from ..ir.cascade import Cascade, Scalar
@@ -169,7 +170,8 @@ class Compiled:
         )
         self.options = json.dumps(dict(zip(OPTIONS, chosen, strict=True)))
         self._ready: dict[Any, Ready] = {}
-        self._kinds = Latest(len(cascade.inputs))
+        # a kind knows nothing of whether torch records
+        self._kinds, self._still = (Latest(len(cascade.inputs)) for _ in range(2))
         self._lowered: dict[Any, Lowered] = {}
         self._latest: Lowered | None = None
         self._told = False
@@ -185,15 +187,18 @@ class Compiled:
         """
         if is_compiling():
             return traced(self, tensors, parameters)
-        found = self._kinds.answer(tensors, parameters)
+        records = is_grad_enabled()
+        kinds = self._kinds if records else self._still
+        found = kinds.answer(tensors, parameters)
         if found is not NotImplemented:
             return found
         try:
+            learns = self.differentiable and records
             # the address decides whether descriptors may be used
             key: Any = tuple(
                 [
-                    (t.shape, t.stride(), t.dtype, t.device, t.data_ptr() & 15, t.requires_grad)
-                    for t in tensors
+                    *((t.shape, t.stride(), t.dtype, t.device, t.data_ptr() & 15) for t in tensors),
+                    learns and tuple([t.requires_grad for t in tensors]),
                 ]
             )
             if parameters:
@@ -204,13 +209,13 @@ class Compiled:
         if ready is None:
             return self._first(key, tensors, parameters)
         if isinstance(ready, Prepared):
-            self._kinds.add(ready, tensors, parameters)
+            kinds.add(ready, tensors, parameters)
         return ready(*tensors)
 
     def _first(self, key: Any, tensors: tuple[Any, ...], parameters: dict[str, Any]) -> Any:
         """Answer a combination of shapes, strides and parameters that was not seen before."""
-        if self.differentiable and any(t.requires_grad for t in tensors):
-            ready = with_gradient(self, tensors, parameters)
+        if self.differentiable and is_grad_enabled() and any(t.requires_grad for t in tensors):
+            ready: Ready = with_gradient(self, tensors, parameters)
         else:
             ready = self.prepared(tensors, parameters)
         while len(self._ready) >= READY_LIMIT:

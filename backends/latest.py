@@ -43,10 +43,14 @@ class Latest:
     def add(
         self, prepared: Prepared, tensors: tuple[torch.Tensor, ...], parameters: dict[str, Any]
     ) -> None:
-        """Put a kind first, if all that it launches is compiled."""
-        others = tuple(x for x in self.entries if x[4] is not prepared)
-        if len(others) < len(self.entries):
-            entry = next(x for x in self.entries if x[4] is prepared)
+        """Put a kind first, if all that it launches is compiled.
+
+        What is prepared alike may be of several kinds, such as in inference mode and outside.
+        """
+        same = [x for x in self.entries if x[4] is prepared and x[0](*tensors)]
+        others = tuple(x for x in self.entries if x not in same)
+        if same:
+            entry = same[0]
         else:
             alike = likeness(tensors)
             quick = None if alike is None else prepared.quicken()

@@ -1,10 +1,11 @@
-"""Operator: a compiled cascade as one operator that torch's compiler and exporter see whole.
+"""Operators: a compiled cascade as one operator that torch's compiler and exporter see whole.
 
 ``torch.compile`` and ``torch.export`` cannot look into a launch, and need not: what they trace is
 
 ::
 
     torch.ops.einfall.cascade(tensors, declaration, parameters, options, wanted) -> Tensor[]
+    torch.ops.einfall.cascade_with_gradient(...)     the same, where a gradient will be asked for
 
 The declaration is the cascade's text, as JSON in one line, so a saved graph says what it computes
 and runs in another process. ``wanted`` says for each tensor whether its gradient will be asked for.
@@ -12,7 +13,8 @@ If any is, what the gradient reads again comes behind the outputs, and the opera
 is the operator once more, of the cascade that ``passes/differentiate.py`` derives. Shapes and
 dtypes of results follow from the declaration alone, sizes may stay symbols.
 
-An ordinary call takes no part in this, and pays nothing for it.
+What torch does for an operator with a gradient takes longer than a launch, so that the other one
+has none. An ordinary call takes no part in all this, and pays nothing for it.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -50,14 +53,35 @@ def traced(
     given = ";".join([f"{name}={value}" for name, value in parameters.items()])
     learning = torch.is_grad_enabled()
     wanted = [learning and t.requires_grad for t in tensors]
-    found = torch.ops.einfall.cascade(
-        list(tensors), compiled.declaration, given, compiled.options, wanted
-    )
+    operators = torch.ops.einfall
+    operator = operators.cascade_with_gradient if any(wanted) else operators.cascade
+    found = operator(list(tensors), compiled.declaration, given, compiled.options, wanted)
     count = len(compiled.declared.outputs)
     return found[0] if count == 1 else tuple(found[:count])
 
 
-@torch.library.custom_op("einfall::cascade", mutates_args=())
+class Kind(NamedTuple):
+    """What results depend on of an argument, besides its sizes."""
+
+    dtype: torch.dtype
+    device: torch.device
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How arguments of some kinds are answered.
+
+    dtypes : of the results. kernels : whether it is kernels that run. named : whether a result may
+    be an argument, and so another name for its memory.
+    """
+
+    part: Compiled
+    values: Mapping[str, Scalar]
+    dtypes: tuple[torch.dtype, ...]
+    kernels: bool
+    named: bool
+
+
 def run(
     tensors: Sequence[Tensor],
     declaration: str,
@@ -66,24 +90,20 @@ def run(
     wanted: Sequence[bool],
 ) -> list[Tensor]:
     """Compute the outputs, and what the gradient reads again if one is wanted."""
-    whole = _function(declaration, options)
-    part = _part(declaration, options, tuple(wanted)) if any(wanted) else whole
-    values = _values(part.declared, parameters)
-    plain = [t.detach() for t in tensors]
-    with torch.no_grad():
-        if part.on_triton(tuple(plain)):
-            found = part(*plain, **values)
-            found = found if isinstance(found, tuple) else (found,)
-        else:
-            found = interpreted(part.declared, values)(*plain)
-    dtypes = _dtypes(part, tensors, whole.declared.outputs)
-    named = zip(part.declared.outputs, found, strict=True)
-    # a result that is an argument would be another name for its memory
-    return [_own(x.to(dtypes[n]).contiguous(), plain) for n, x in named]
+    kinds = tuple([Kind(t.dtype, t.device) for t in tensors])
+    known = _answer(declaration, parameters, options, tuple(wanted), kinds)
+    if known.kernels:
+        found = known.part(*tensors, **known.values)
+        found = found if isinstance(found, tuple) else (found,)
+    else:
+        plain = [t.detach() for t in tensors]
+        found = interpreted(known.part.declared, known.values)(*plain)
+    pairs = zip(found, known.dtypes, strict=True)
+    results = [(x if x.dtype == d else x.to(d)).contiguous() for x, d in pairs]
+    return [_own(x, tensors) for x in results] if known.named else results
 
 
-@run.register_fake
-def _(
+def shaped(
     tensors: Sequence[Tensor],
     declaration: str,
     parameters: str,
@@ -91,11 +111,11 @@ def _(
     wanted: Sequence[bool],
 ) -> list[Tensor]:
     """Return results of the right shapes and dtypes without values."""
-    whole = _function(declaration, options)
-    part = _part(declaration, options, tuple(wanted)) if any(wanted) else whole
-    dtypes = _dtypes(part, tensors, whole.declared.outputs)
-    shapes = _shapes(part.declared, tensors, _values(part.declared, parameters))
-    return [tensors[0].new_empty(shapes[n], dtype=dtypes[n]) for n in part.declared.outputs]
+    kinds = tuple([Kind(t.dtype, t.device) for t in tensors])
+    known = _answer(declaration, parameters, options, tuple(wanted), kinds)
+    shapes = _shapes(known.part.declared, tensors, known.values)
+    named = zip(known.part.declared.outputs, known.dtypes, strict=True)
+    return [tensors[0].new_empty(shapes[n], dtype=dtype) for n, dtype in named]
 
 
 def _set_up(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
@@ -127,9 +147,10 @@ def _backward(ctx: Any, received: list[Tensor | None]) -> tuple[Any, ...]:
     read = dict(made.backward.parameters)
     values = ";".join(x for x in ctx.parameters.split(";") if x.partition("=")[0] in read)
     given = [saved[n].contiguous() for n in made.backward.inputs]
-    gradients = torch.ops.einfall.cascade(
-        given, one_line(made.backward), values, part.options, [False] * len(given)
-    )
+    operators = torch.ops.einfall
+    # where torch records, the one that says that it has no second derivative
+    operator = operators.cascade_with_gradient if torch.is_grad_enabled() else operators.cascade
+    gradients = operator(given, one_line(made.backward), values, part.options, [False] * len(given))
     found = dict(zip(made.wrt, gradients, strict=True))
     cascade = _cascade(ctx.declaration)
     shares = [
@@ -139,7 +160,15 @@ def _backward(ctx: Any, received: list[Tensor | None]) -> tuple[Any, ...]:
     return shares, None, None, None, None
 
 
-run.register_autograd(_backward, setup_context=_set_up)
+SCHEMA = (
+    "(Tensor[] tensors, str declaration, str parameters, str options, bool[] wanted) -> Tensor[]"
+)
+
+for _name in ("einfall::cascade", "einfall::cascade_with_gradient"):
+    torch.library.define(_name, SCHEMA)
+    torch.library.impl(_name, "default", run)
+    torch.library.register_fake(_name, shaped)
+torch.library.register_autograd(_name, _backward, setup_context=_set_up)
 
 
 def one_line(cascade: Cascade) -> str:
@@ -159,7 +188,28 @@ def _function(declaration: str, options: str) -> Compiled:
 
     given = json.loads(options)
     promised = {name: tuple(given[name]) for name in ("inside", "static")}
-    return Compiled(_cascade(declaration), **{**given, **promised})
+    return Compiled(_cascade(declaration), **{**given, **promised}, differentiable=False)
+
+
+@lru_cache(maxsize=KNOWN)
+def _answer(
+    declaration: str,
+    parameters: str,
+    options: str,
+    wanted: tuple[bool, ...],
+    kinds: tuple[Kind, ...],
+) -> Answer:
+    """Return how arguments of some kinds are answered."""
+    whole = _function(declaration, options)
+    part = _part(declaration, options, wanted) if any(wanted) else whole
+    named = set(part.declared.outputs) & set(part.declared.inputs)
+    return Answer(
+        part,
+        _values(part.declared, parameters),
+        tuple(_dtypes(part, kinds, whole.declared.outputs).values()),
+        part.on_triton(kinds),
+        bool(named),
+    )
 
 
 @lru_cache(maxsize=KNOWN)
@@ -208,7 +258,7 @@ def _shapes(
 
 
 def _dtypes(
-    part: Compiled, tensors: Sequence[Tensor], outputs: tuple[str, ...]
+    part: Compiled, tensors: Sequence[Kind], outputs: tuple[str, ...]
 ) -> dict[str, torch.dtype]:
     """Return the dtypes of all results, of which ``outputs`` are handed on.
 

@@ -70,14 +70,9 @@ def quick_call(
         if isinstance(one, torch.Tensor):
             names[f"t{k}"], names[f"a{k}"] = one, one.data_ptr()
             continue
-        if one.written:
-            names[f"dtype{k}"] = one.dtype
-            lines.append(
-                f"    t{k} = empty({one.shape}, {contiguous_strides(one.shape)}, dtype{k})"
-            )
-        else:
-            names[f"make{k}"] = one.make
-            lines.append(f"    t{k} = make{k}()")
+        names[f"dtype{k}"] = one.dtype
+        made_here = f"empty({one.shape}, {contiguous_strides(one.shape)}, dtype{k})"
+        lines.append(f"    t{k} = {made_here}{'' if one.written else '.zero_()'}")
         lines.append(f"    a{k} = t{k}.data_ptr()")
     if pieces:
         first = inputs + len(made) - 1

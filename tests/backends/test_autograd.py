@@ -16,6 +16,8 @@ from torch import Tensor
 
 import einfall
 from einfall import examples
+from einfall.backends.compile import Compiled
+from einfall.backends.launch import Prepared
 from einfall.examples.inputs import make
 from einfall.passes.differentiate import gradient
 
@@ -323,3 +325,32 @@ def test_what_is_fixed_for_the_forward_holds_with_gradients_too() -> None:
     (kernel,) = f.mapping.kernels
     assert (kernel.partition("p").tile, kernel.partition("m").tile) == (32, 16)
     assert Q.grad is not None and bool(torch.isfinite(Q.grad).all())
+
+
+def test_quick_calls_know_whether_torch_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def prepared(compiled: Compiled, tensors: Any, parameters: Any) -> Prepared:
+        count = len(compiled.declared.outputs)
+
+        def run(*given: Tensor) -> Any:
+            calls.append(count)
+            return given[0] * 2 if count == 1 else tuple(given[0] * 2 for _ in range(count))
+
+        return Prepared(run, lambda: run)
+
+    monkeypatch.setattr(Compiled, "prepared", prepared)
+    f = einfall.compile(examples.causal, backend="triton")
+    learning = [torch.randn(1, 1, 4, 4, requires_grad=True) for _ in "QKV"]
+    still = [x.detach() for x in learning]
+    for _ in range(3):  # the second call of a kind makes it quick, the third is
+        with torch.no_grad():
+            assert not f(*learning).requires_grad and not f(*still).requires_grad
+        with torch.inference_mode():
+            assert f(*still).is_inference()
+        found = f(*learning)
+        assert found.requires_grad and not f(*still).requires_grad
+        gradients = torch.autograd.grad(found.sum(), learning)
+        assert [x.shape for x in gradients] == [x.shape for x in learning]
+    assert len(f._kinds.entries) == 2 and len(f._still.entries) == 3
+    assert set(calls) == {1, 2, 3}
