@@ -17,7 +17,7 @@ from ..ir.cascade import Cascade
 from ..ir.errors import BackendError
 from ..ir.mapping import MappedKernel, Mapping
 from ..ir.show import show_expression
-from ..passes.bound_tables import bound_tables
+from ..passes.bound_tables import bound_tables, mark_tables
 from ..passes.pipeline import Known, Step, map_cascade
 from ..passes.specialise import specialise
 from ..passes.whole_tiles import whole_tiles
@@ -144,7 +144,7 @@ def emit(
         automatic=known.emitter == "auto",
     )
     if isinstance(cut, MappedKernel):
-        cut = bound_tables(with_own_tables(cut, mapping), known.sizes)
+        cut = mark_tables(bound_tables(with_own_tables(cut, mapping), known.sizes))
     # a kernel whose results are kept between calls is left out of most of them
     beside = follows and before is not None and not known.static and apart(*before, kernel)
     found: str | Kernel = cut if isinstance(cut, str) else ""

@@ -52,6 +52,8 @@ WORKS = {
     "whole_resting": "Take a whole tile into the state while frames rest.",
     "cut_resting": "Take a tile, some points of which may not exist, while frames rest.",
     "test": "Leave points out of a tile that do not exist.",
+    "test_2": "Leave out points by the second part of the test.",
+    "test_3": "Leave out points by the third part of the test.",
     "moving": "Take a tile into the state, which moves to a frame of its own.",
     "resting": "Take a tile into the state while frames rest.",
 }
@@ -237,6 +239,7 @@ class File:
                 made[f"{name}_empty"] = "barriers(STAGES, CONSUMERS)"
         made |= shared_of(rows)
         made |= operands_of(rows)
+        made |= rows.told.shared()
         made |= SLOTS if self.crew.drawn else {}
         for name in rows.boxes:
             if any(f"{name}_rows" in line for line in rows.lines):

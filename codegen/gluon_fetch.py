@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from .gluon_boxes import box_of, place
 from .gluon_draw import drawing
+from .gluon_told import ring
 from .gluon_values import GluonPrinter
 from .gluon_walk import Walk, stay
 from .in_order import Get, in_order
@@ -41,6 +42,7 @@ class Fetcher(GluonPrinter):
         self.add("")
         self.add("# a tile's operands of early products go ahead of the late ones of the last tile")
         walk.begin_first()
+        self.tell_tile(early[0], "step" if stays else "0")
         self.fetch(early, first, "step" if stays else "0")
         if stays:
             self.hold_all()
@@ -52,6 +54,7 @@ class Fetcher(GluonPrinter):
         self.add("step += 1" if stays else "step = 1")
         for phase in walk.phases:
             walk.loop(phase, ahead=True)
+            self.tell_tile(early[0], "step")
             self.fetch(early, first, "step")
             if phase.sections[0].loop.cut:
                 self.fetch_vectors(first)
@@ -118,15 +121,33 @@ class Fetcher(GluonPrinter):
         self.add("for i in tl.static_range(CONSUMERS):")
         if self.crew.persistent:
             self.add(f"    mbarrier.wait({name}_empty.index(i), (turn & 1) ^ 1)")
+        if held == self.told.held:
+            for v in self.told.rows:
+                self.add(f"    tell({ring(v.name)}.index(i), {v.name})")
         self.add(f"    mbarrier.expect({name}_full.index(i), {box.name}.block_type.nbytes)")
         copy = f"{box.name}, {at}, {name}_full.index(i), {name}_rows.index(i)"
         self.add(f"    tma.async_copy_global_to_shared({copy})")
 
+    def tell_tile(self, load: Load, step: str) -> None:
+        """Tell what the work on a tile needs to know, under the barriers of an operand."""
+        if not self.told.tiles:
+            return
+        slot, empty = f"index({step} % STAGES)", f"{self.carrier(load)}_empty"
+        self.add(f"mbarrier.wait({empty}.{slot}, ({step} // STAGES & 1) ^ 1)")
+        for name in self.told.tiles:
+            self.add(f"tell({ring(name)}.{slot}, {name})")
+
     def fetch_vectors(self, first: str) -> None:
         """Fetch what lies along the columns of a tile that is tested."""
+        if not self.plan.vectors:
+            return
+        needed = self.plan.needs_vectors
+        if needed is not None:
+            self.add(f"if {self.value(needed, ())}:")
+        self.depth += needed is not None
         self.fetch(self.plan.vectors, first, "tested")
-        if self.plan.vectors:
-            self.add("tested += 1")
+        self.add("tested += 1")
+        self.depth -= needed is not None
 
     def fetch(self, loads: Iterable[Load], first: str, step: str) -> None:
         """Fetch tiles of a step."""

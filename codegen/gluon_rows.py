@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 
 from .gluon_boxes import box_of, place
+from .gluon_tests import hear, leave_out, test_name
+from .gluon_told import own_setup, reads_of, ring
 from .gluon_values import GluonPrinter
 from .gluon_walk import Phase, Walk, stay, word
 from .gluon_work import Work
@@ -40,8 +42,7 @@ class Rows(GluonPrinter):
         self.positions, self.joined = positions(plan), plan.joined
         self.header()
         start = len(self.lines)
-        for s in plan.setup:
-            self.statement(s)
+        self.set_up()
         self.walk = Walk(self, plan)
         vectors = {x.var.name for x in plan.vectors}
         for section in plan.sections:
@@ -50,6 +51,22 @@ class Rows(GluonPrinter):
                     self.base(s.tensor, s.coordinates)
         self.opening = (start, list(self.lines))
         self.lines = []
+
+    def set_up(self) -> None:
+        """Write what every tile of rows begins with; what is told is not computed here."""
+        told = {v.name for v in self.told.rows}
+        kept = own_setup(self.plan, told)
+        later = [s for s in kept if told & reads_of(s, kept)]
+        for s in kept:
+            if s not in later:
+                self.statement(s)
+        if told:
+            for held in self.plan.held:
+                self.hold(held)
+            for v in self.told.rows:
+                self.add(f"{v.name} = told({ring(v.name)}.index(CONSUMER))")
+        for s in later:
+            self.statement(s)
 
     def returned(self, section: Section) -> tuple[str, ...]:
         """Return what the work of a section hands back, by its own names."""
@@ -72,9 +89,11 @@ class Rows(GluonPrinter):
         nest, plan, section = self.nest, self.plan, self.plan.sections[0]
         made = tuple(dict.fromkeys(d.var.name for d in plan.products))
         return {
-            "test": Work(nest, plan, section, self, work=joined.test, results=made).lines,
+            test_name(k): Work(nest, plan, section, self, work=test.work, results=made).lines
+            for k, test in enumerate(joined.tests)
+        } | {
             "moving": Work(nest, plan, section, self, work=joined.moving).lines,
-            "resting": Work(nest, plan, section, self, rests=True).lines,
+            "resting": Work(nest, plan, section, self, rests=True, work=joined.resting).lines,
         }
 
     def results(self) -> tuple[str, ...]:
@@ -84,7 +103,7 @@ class Rows(GluonPrinter):
     def write(self, calls: Mapping[str, str]) -> None:
         """Write the body; ``calls`` gives each section's work, by ``whole`` and ``cut``."""
         plan, stays = self.plan, self.crew.persistent
-        for held in plan.held:
+        for held in () if self.told.rows else plan.held:
             self.hold(held)
         shape = f"[{self.extent(self.rows)}, {self.extent(self.columns)}]"
         layout = self.layout((self.rows, self.columns))
@@ -94,11 +113,13 @@ class Rows(GluonPrinter):
         self.walk.begin_first()
         self.products("step" if stays else "0")
         self.turn("pass_turn")
-        test = (calls["test"], f"{self.walk.whole_end} <= 0") if self.joined else None
-        self.wait_early(0, "step" if stays else "0", test)
+        works = [call for name, call in calls.items() if not name.startswith("test")]
+        hear(self, works, "step" if stays else "0")
         if not stays and plan.vectors:
             self.add("tested = 0")
-        self.read_vectors()
+        self.wait_early(0, "step" if stays else "0", calls, "0")
+        if not self.joined:
+            self.read_vectors()
         self.first_work(calls)
         if self.narrow:
             self.make_operands()
@@ -163,31 +184,26 @@ class Rows(GluonPrinter):
         """Write one loop of the rotated walk."""
         section = phase.sections[0]
         call = calls["moving" if self.joined else word(section)]
-        tested = calls["test"] if self.joined else ""
-        placing = bool(re.search(rf"\b{self.plan.columns.first}\b", call + tested))
+        resting = calls.get("resting" if self.joined else f"{word(section)}_resting", "")
+        tests = [c for name, c in calls.items() if name.startswith("test")]
+        first = self.plan.columns.first
+        placing = any(re.search(rf"\b{first}\b", c) for c in (call, *tests))
         self.walk.loop(phase, placing=placing)
         self.products("step")
         self.late_products("step - 1")
         self.turn("pass_turn")
-        test = (tested, f"{self.walk.whole_end} <= {self.walk.at}") if self.joined else None
-        self.wait_early(len(self.plan.late), "step", test)
-        if section.loop.cut:
+        hear(self, (call, resting), "step")
+        self.wait_early(len(self.plan.late), "step", calls, self.walk.at)
+        if section.loop.cut and not self.joined:
             self.read_vectors()
         if section.resting is None:
             self.call(call)
             self.wait_late("step - 1", split=True)
             self.carry()
         else:
-            kind = "" if self.joined else f"{word(section)}_"
-            self.rest(section, call, calls[f"{kind}resting"])
+            self.rest(section, call, resting)
         self.add("step += 1")
         self.depth -= 1
-
-    def test(self, call: str, condition: str) -> None:
-        """Leave points out of a tile's early products, under a condition."""
-        made = dict.fromkeys(d.var.name for d in self.plan.products)
-        self.add(f"if {condition}:")
-        self.add(f"    {', '.join(made)} = {call}")
 
     def rest(self, section: Section, call: str, resting: str) -> None:
         """Take a tile in with frames at rest; where its terms are large, once more with new ones.
@@ -298,15 +314,16 @@ class Rows(GluonPrinter):
                 f"{name} = warpgroup_mma({self.operand(k)}, {x.right.name}, {name}, is_async=True)"
             )
 
-    def wait_early(self, pending: int, step: str, test: tuple[str, str] | None = None) -> None:
+    def wait_early(self, pending: int, step: str, calls: Mapping[str, str], at: str) -> None:
         """Wait for a tile's early products, and let their operands be fetched over.
 
-        ``test``, and when : what is done ahead of that, at which groups of warps wait for all.
+        ``calls`` : of the tests, where tiles are joined; they are done ahead of that, at which
+        groups of warps wait for all. ``at`` : the tile's place among the sections, end to end.
         """
         names = list(dict.fromkeys(d.var.name for d in self.plan.products))
         self.wait(pending, names)
-        if test is not None:
-            self.test(*test)
+        if self.joined:
+            leave_out(self, calls, step, at)
         for load in self.plan.fetched:
             if not self.plan.read_late(load):
                 self.add(f"release({load.var.name}_empty, {step})")

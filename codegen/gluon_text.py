@@ -6,6 +6,7 @@ from .gluon_columns import NEEDED_BY as OF_COLUMNS
 from .gluon_columns import PIECES as COLUMNS
 from .gluon_draw import PIECES as DRAWING
 from .gluon_quick import QUICK
+from .gluon_told import PIECES as TELLING
 from .gluon_wide import PIECES as WIDE
 
 IMPORTS = """\
@@ -214,6 +215,7 @@ def turn(consumer):
     return str(8 + consumer)''',
     **DRAWING,
     **WIDE,
+    **TELLING,
 }
 """The functions by name; a file has those that it calls."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 
 from .gluon_text import PIECES
+from .gluon_told import told_of
 from .in_order import carrier
 from .loop_nest import Axis, Fold, Let, Load, Nest, Number, Statement, Value, value_axes
 from .operands import of_every_row
@@ -25,6 +26,7 @@ class GluonPrinter(Printer):
         super().__init__(nest)
         assert nest.crew is not None
         self.plan, self.crew = plan, nest.crew
+        self.told = told_of(nest, plan)
         self.paired = self.crew.persistent and self.crew.paired
         if self.warps > 1:
             self.warps = self.crew.warps

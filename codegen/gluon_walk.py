@@ -46,9 +46,13 @@ class Walk:
         if both is not None:
             found = [Phase(plan.sections)]
         self.phases = tuple(map(self.measured, found))
-        self.whole_end = "" if both is None else self.phases[0].ends[both.whole - 1]
+        ends = self.phases[0].ends
+        self.whole_end = ends[both.whole - 1] if both is not None and ends else ""
+        # where lists name all tiles, the warp that fetches reads them for the others
+        self.hears = printer.warps > 1 and printer.crew.rotated and all(p.placed for p in found)
+        self.marks = [n for n in printer.told.tiles if n != self.first]
         # ahead of all loops, what their addresses have in common
-        for section in plan.sections:
+        for section in () if self.hears else plan.sections:
             for s in (*section.place, *at_slot(section, section.loop.begin)):
                 if isinstance(s, Load):
                     printer.base(s.tensor, s.coordinates)
@@ -104,6 +108,8 @@ class Walk:
 
         A walk without tiles has one all the same, which is tested.
         """
+        if self.hears:
+            return
         *others, last = self.phases
         if not any(p.placed for p in self.phases):
             text = self.begin(last)
@@ -122,6 +128,8 @@ class Walk:
                 assert isinstance(place, Place)
                 text = self.text(place.value)
             self.printer.add(f"{self.first} = tl.where({self.some(phase)}, {text}, {self.first})")
+            for name in self.marks:
+                self.printer.add(f"{name} = tl.where({self.some(phase)}, {name}, 1)")
 
     def untested(self) -> str:
         """Return the condition that the first tile needs no test, "" if it always has one.
@@ -182,10 +190,11 @@ class Walk:
         if self.plan.ahead is not None and not ahead:
             self.printer.add(f"{self.rank}_more = {at} + {step} < {end}")
         if phase.placed and ahead:
-            self.printer.add(f"{self.first} = {self.first}_next")
+            for name in (self.first, *self.marks):
+                self.printer.add(f"{name} = {name}_next")
             self.printer.add(f"{loop.first}_next = {loop.first} + {step}")
             self.find_next(section)
-        elif phase.placed and placing:
+        elif phase.placed and placing and not self.hears:
             for s in section.place:
                 self.printer.statement(s)
 
@@ -209,6 +218,8 @@ class Walk:
         self.printer.moving.add(following.name)
         *before, place = at_slot(section, following)
         for s in before:
+            if isinstance(s, Let) and s.var.name in self.marks:
+                s = replace(s, var=replace(s.var, name=f"{s.var.name}_next"))
             self.printer.statement(s)
         assert isinstance(place, Place)
         self.printer.add(f"{self.first}_next = {self.text(place.value)}")

@@ -34,11 +34,11 @@ class Work(GluonPrinter):
     ) -> None:
         super().__init__(nest, plan)
         self.section, self.depth, self.rests = section, 1, rests
-        if work is None:
-            work = section.work
         if rests:
             assert section.resting is not None
-            work = at_rest(section.resting.body, outer.rested(section))
+            work = at_rest(work or section.resting.body, outer.rested(section))
+        elif work is None:
+            work = section.work
         self.bases, self.names = outer.bases, outer.names
         self.layouts, self.pieces, self.helpers = outer.layouts, outer.pieces, outer.helpers
         work = tuple(s for s in work if s not in plan.vectors)

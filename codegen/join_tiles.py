@@ -8,7 +8,9 @@ text, of which a processor holds no more than some hundred thousand bytes, is ha
     for m in tested: work(test(s))    -->          if m is tested: s = test(s)
                                                    work(s)
 
-*Requires* a walk whose tiles no list names, in any order, in which all frames may rest.
+Where a list names the tiles, it says of each which parts of the test it needs.
+
+*Requires* a walk in any order, in which all frames may rest.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from .loop_nest import Comment, Let, Statement, value_vars
+from .loop_nest import Comment, Let, Load, Statement, Value, When, value_vars
 from .signature import values
 
 if TYPE_CHECKING:
@@ -25,16 +27,24 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Test:
+    """What leaves points out of some tiles: those for which the condition holds."""
+
+    condition: Value | None
+    work: tuple[Statement, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Joined:
     """What all tiles of a walk have in common.
 
-    whole : how many sections of the walk, the first ones, are of whole tiles. test : leaves points
-    out of a tile's early products. moving, resting : the work on a tile, once its frame moves and
-    while it rests.
+    whole : how many sections of the walk, the first ones, are of whole tiles. tests : leave points
+    out of a tile's early products, each under a condition; None where that follows from the
+    section. moving, resting : the work on a tile, once its frame moves and while it rests.
     """
 
     whole: int
-    test: tuple[Statement, ...]
+    tests: tuple[Test, ...]
     moving: tuple[Statement, ...]
     resting: tuple[Statement, ...]
 
@@ -61,6 +71,8 @@ def joined(sections: tuple[Section, ...], products: Iterable[str]) -> Joined | N
 
     ``products`` are the names of the early ones.
     """
+    if len(sections) == 1 and sections[0].place:
+        return joined_by_list(sections[0], products)
     whole = [s for s in sections if not s.loop.cut]
     cut = sections[len(whole) :]
     if not whole or not cut or not all(s.loop.cut for s in cut):
@@ -78,4 +90,25 @@ def joined(sections: tuple[Section, ...], products: Iterable[str]) -> Joined | N
         return None
     inner = {s.var.name for s in test if isinstance(s, Let)} - set(products)
     read = {n for s in (*moving, *tail) for v in values(s) for n in value_vars(v)}
-    return None if inner & read else Joined(len(whole), test, moving, tail)
+    return None if inner & read else Joined(len(whole), (Test(None, test),), moving, tail)
+
+
+def joined_by_list(section: Section, products: Iterable[str]) -> Joined | None:
+    """Return what tiles have in common of which a list says what tests each needs."""
+    if section.resting is None or section.shares:
+        return None
+    tests, moving = leading_tests(section.work)
+    same, resting = leading_tests(section.resting.body)
+    made = {s.var.name for t in tests for s in t.work if isinstance(s, Let | Load)} - set(products)
+    read = {n for s in (*moving, *resting) for v in values(s) for n in value_vars(v)}
+    asked = all(t.condition is not None and value_vars(t.condition) for t in tests)
+    return (
+        Joined(0, tests, moving, resting) if tests == same and asked and not made & read else None
+    )
+
+
+def leading_tests(work: tuple[Statement, ...]) -> tuple[tuple[Test, ...], tuple[Statement, ...]]:
+    """Return the tests with which the work on a tile begins, and the rest of it."""
+    k = next((k for k, s in enumerate(work) if not isinstance(s, When)), len(work))
+    tests = tuple(Test(s.condition, s.body) for s in work[:k] if isinstance(s, When))
+    return tests, work[k:]

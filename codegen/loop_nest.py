@@ -365,7 +365,22 @@ def nonnegative(value: Value) -> bool:
             return True
         case Scalar(signed=signed):
             return not signed
-        case Op("+" | "*" | "//" | "%" | "min" | "max" | "cdiv" | "<<", operands):
+        case Op("max", operands):
+            return any(nonnegative(x) for x in operands)
+        case Op("+" | "*" | "//" | "%" | "min" | "cdiv" | "<<", operands):
             return all(nonnegative(x) for x in operands)
         case _:
             return False
+
+
+def parts_of_value(value: Value) -> Iterator[Value]:
+    """Yield a value and everything inside it."""
+    yield value
+    match value:
+        case Op(operands=operands):
+            for x in operands:
+                yield from parts_of_value(x)
+        case Cast(value=inner):
+            yield from parts_of_value(inner)
+        case _:
+            return

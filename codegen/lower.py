@@ -65,7 +65,7 @@ from .loop_nest import (
     Var,
     nonnegative,
 )
-from .rest import rest
+from .rest import joins, rest
 from .select import Selections, both
 from .signature import sign
 from .table_walk import list_dtypes, listed
@@ -180,10 +180,12 @@ class Lowering(Selections):
         tile = self.axes[self.rank].constant
         first = self.axes[self.rank].first
         if traversal.domain.table is not None:
-            for slot, end, place, cut in listed(self, traversal.domain.table):
+            joined = joins(self, traversal) and not self.several
+            for slot, end, place, cut in listed(self, traversal.domain.table, joined=joined):
                 cut = cut or self.several
                 body = tuple(self.step(traversal, cut, place))
-                rests = None if cut else rest(self, traversal, cut, place)
+                rests = None if cut and not self.asked else rest(self, traversal, cut, place)
+                self.asked = ()
                 self.say(Loop(self.rank, slot, Number(0), end, "", body, cut, rests))
         else:
             for begin, end, cut in self.sections(traversal, Scalar(tile)):
@@ -224,7 +226,7 @@ class Lowering(Selections):
             self.in_blocks = walk.width % axis.width == 0 and not any(self.tests.values())
             body = tuple(self.step(traversal, True, place))
             rests = None if self.several else rest(self, traversal, True, place)
-            self.in_blocks, self.at = False, {}
+            self.in_blocks, self.at, self.asked = False, {}, ()
             self.say(Loop(rank, slot, begin, end, axis.constant, body, True, rests))
 
     def prepare(self, traversal: Traversal) -> None:

@@ -42,6 +42,12 @@ def rest(
     return Resting(tuple(lowering.step(traversal, cut, place, rests=True)), bounds)
 
 
+def joins(lowering: Lowering, traversal: Traversal) -> bool:
+    """Whether tested tiles share a loop with whole ones, in which frames rest."""
+    crew = lowering.kernel.crew
+    return crew is not None and crew.joined and tells(lowering, traversal)
+
+
 def tells(lowering: Lowering, traversal: Traversal) -> bool:
     """Whether a row into which nothing was taken yet makes an infinite sum of its first point.
 

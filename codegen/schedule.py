@@ -152,6 +152,13 @@ class Schedule:
         return joined(self.sections, [d.var.name for d in self.products])
 
     @property
+    def needs_vectors(self) -> Value | None:
+        """Whether a tile's vectors are fetched, where a list says that; None: a tested tile's."""
+        tests = () if self.joined is None else self.joined.tests
+        reading = (t for t in tests if set(t.work) & set(self.vectors))
+        return next((t.condition for t in reading), None)
+
+    @property
     def late(self) -> tuple[Late, ...]:
         """The late products, as the first section has them; the others differ in names at most."""
         return self.sections[0].late

@@ -174,20 +174,32 @@ class TableLowering(Lowering):
         if table.test is not None:
             self.settle(table.test, some, every)
         place = list_place(self, table)
+        number = self.marks(table, after) if table.marked else tile
         if table.most:
             some, every = self.listed(table, some, every)
         rest = self.let("rest", Op("and", (Ref(some), Op("not", (Ref(every),)))), along, "bool")
         self.say(Comment("full tiles from the front of the list, partial ones from its end"))
         at = self.running(every, "every_at")
         at = Op("-", (Op("+", (Ref(self.full), at)), Number(1)))
-        self.say(Store(table.name, (*place, at), tile, Ref(every)))
+        whole = Op("*", (tile, Number(2 ** len(table.parts)))) if table.marked else tile
+        self.say(Store(table.name, (*place, at), whole, Ref(every)))
         back = self.running(rest, "rest_at")
         back = Op("-", (Op("-", (room(self, table), Ref(self.partial))), back))
-        self.say(Store(table.name, (*place, back), tile, Ref(rest)))
+        self.say(Store(table.name, (*place, back), number, Ref(rest)))
         for counter, listed in ((self.full, every), (self.partial, rest)):
             count = Var(f"{listed.name}_count", (), "int32")
             self.say(Fold(count, Cast(Ref(listed), "int32"), self.many.name, "sum"))
             self.say(Let(counter, Op("+", (Ref(counter), Ref(count)))))
+
+    def marks(self, table: Table, after: Value) -> Value:
+        """Return the tiles' numbers with what says which parts of the test each needs."""
+        along = (self.many.name,)
+        self.say(Comment("which parts of the test a tile needs: bits behind its number"))
+        found: Value = Op("*", (Index(self.many.name), Number(2 ** len(table.parts))))
+        for k, part in enumerate(table.parts):
+            every = self.fills_part(part, after, k)
+            found = Op("+", (found, Op("where", (every, Number(0), Number(2**k)))))
+        return Ref(self.let(f"{self.rank}_marked", found, along, "int32"))
 
     def listed(self, table: Table, some: Var, every: Var) -> tuple[Var, Var]:
         """Return which tiles there is room for; what is behind them is a run."""
@@ -218,7 +230,10 @@ class TableLowering(Lowering):
         self.say(Comment("the run behind those for which there was room"))
         at = Op("-", (Op("-", (room(self, table), Number(1))), Ref(self.partial)))
         some = Op(">", (Ref(self.end_more), Number(0)))
-        first = Cast(Ref(self.first_more), "int32")
+        first: Value = Cast(Ref(self.first_more), "int32")
+        if table.marked:  # of which nothing is known
+            many = 2 ** len(table.parts)
+            first = Op("+", (Op("*", (first, Number(many))), Number(many - 1)))
         self.say(Store(table.name, (*list_place(self, table), at), first, some))
         length = Op("max", (Op("-", (Ref(self.end_more), Ref(self.first_more))), Number(0)))
         self.say(Let(self.partial, Op("+", (Ref(self.partial), length))))

@@ -41,6 +41,7 @@ from .loop_nest import (
     Value,
     Var,
     nonnegative,
+    parts_of_value,
     value_axes,
 )
 from .names import Names
@@ -93,6 +94,7 @@ class Tiles:
         self.shared: dict[Value, Var] = {}
         self.rank = ""
         self.at: dict[str, Value] = {}
+        self.ends: dict[str, Value] = {}
         self.inside: tuple[Value, ...] = ()
         self.cut = False
         self.row_free: tuple[Expression, ...] = ()
@@ -212,6 +214,8 @@ class Tiles:
             case Constant(value=value):
                 return Number(value)
             case Parameter(name=name):
+                if name in self.ends:
+                    return self.ends[name]
                 rank, _, end = name.rpartition("_")
                 if end in ("first", "last") and self.roles.get(rank) == "resident":
                     return Number(0 if end == "first" else self.static[rank] - 1)
@@ -418,11 +422,11 @@ class Tiles:
                 tests.append(Op("<", (value, Scalar(extent))))
         return tests
 
-    def live(self, condition: Expression | None, parts: Parts) -> Value:
-        """Return the points of a cut tile that exist, named once a step."""
+    def live(self, condition: Expression | None, parts: Parts, *, ends: bool = True) -> Value:
+        """Return the points of a tile that exist, named once a step; ``ends``, in the rank too."""
         test = self.tests.get(condition, condition)
         tests = [] if test is None else [self.tile(test, parts)]
-        if self.axes[self.rank].width > 1:
+        if ends and self.axes[self.rank].width > 1:
             tests.insert(0, Op("<", (self.coordinate(self.rank, parts), self.size(self.rank))))
         if not tests:
             return Number(True)
@@ -485,16 +489,3 @@ def parameters_of(kernel: MappedKernel) -> tuple[str, ...]:
         for part in parts:
             found |= {x.name: None for x in walk(part) if isinstance(x, Parameter)}
     return tuple(found)
-
-
-def parts_of_value(value: Value) -> Iterator[Value]:
-    """Yield a value and everything inside it."""
-    yield value
-    match value:
-        case Op(operands=operands):
-            for x in operands:
-                yield from parts_of_value(x)
-        case Cast(value=inner):
-            yield from parts_of_value(inner)
-        case _:
-            return

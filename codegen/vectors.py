@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .join_tiles import leading_tests
 from .loop_nest import Axis, Index, Load, Nest, value_axes, value_vars
 from .operands import plain
 
@@ -36,9 +37,15 @@ def vectors_of(nest: Nest, sections: tuple[Section, ...], columns: Axis) -> tupl
 
 
 def loads_along(nest: Nest, section: Section, columns: Axis) -> tuple[Load, ...]:
-    """Return a section's loads of vectors."""
-    loads = (s for s in section.work if isinstance(s, Load))
-    return tuple(s for s in loads if is_vector(nest, s, columns))
+    """Return a section's loads of vectors; where its tests have parts, those of the part with any.
+
+    They are fetched for tiles that need that part alone.
+    """
+    tests, rest = leading_tests(section.work)
+    bodies = [t.work for t in tests] if section.place and tests else [rest]
+    found = [[s for s in x if isinstance(s, Load) and is_vector(nest, s, columns)] for x in bodies]
+    loads = [tuple(x) for x in found if x]
+    return loads[0] if len(loads) == 1 else ()
 
 
 def is_vector(nest: Nest, s: Load, columns: Axis) -> bool:

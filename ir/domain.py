@@ -28,6 +28,19 @@ class Range:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """A part of what is tested on the points of a tile (``passes/part_tests.py``).
+
+    test : a condition on a point; None where only the end of the rank is asked for.
+    every : a condition over the first and last coordinates of a tile, under which all points have
+        it. The first part of a test asks for the end of the rank too, of which this says nothing.
+    """
+
+    test: Expression | None
+    every: Expression
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
     """What a kernel evaluates for each tile in order to list those that have points.
 
@@ -42,6 +55,9 @@ class Table:
     whole : a tile that is listed has all its points, but for one that the end of a rank cuts.
     most : how many tiles of a row are listed, 0 for all. Of a row that has more, the last one that
         is listed, as partial, stands for all from there on to the last that may have points.
+    parts : of the test; none where it is not parted.
+    marked : a tile's number is times 2 ** parts, and bit k of what is added says that the tile
+        needs part k of the test; full ones need none.
     """
 
     some: Expression
@@ -52,6 +68,8 @@ class Table:
     name: str = ""
     whole: bool = False
     most: int = 0
+    parts: tuple[Part, ...] = ()
+    marked: bool = False
 
     @property
     def full(self) -> str:
@@ -97,6 +115,7 @@ class Walk:
     within : the list exists for these rows (None: always).
     tests : for each condition of the traversal, what is left of it at a point of the list.
     sure : every entry lies in the streamed rank; else those outside name no point.
+    parts : of what is left of the one condition, if there is one.
 
     Expressions here follow a tile of rows by ``p_first``, as bounds do: the rows of a tile have one
     list.
@@ -109,3 +128,4 @@ class Walk:
     within: Expression | None = None
     tests: tuple[tuple[Expression | None, Expression | None], ...] = ()
     sure: bool = False
+    parts: tuple[Part, ...] = ()

@@ -36,3 +36,18 @@ def bound_tables(kernel: MappedKernel, sizes: Mapping[str, int]) -> MappedKernel
 
     found = tuple(map(bounded, kernel.traversals))
     return kernel if found == kernel.traversals else replace(kernel, traversals=found)
+
+
+def mark_tables(kernel: MappedKernel) -> MappedKernel:
+    """Let a kernel's tables say which parts of its test a tile needs, where tiles share a loop."""
+
+    def marked(t: Traversal) -> Traversal:
+        table = t.domain.table
+        if table is None or len(table.parts) < 2:
+            return t
+        found = replace(table, name=f"{table.name}_marked", marked=True)
+        return replace(t, domain=replace(t.domain, table=found))
+
+    if kernel.crew is None or not kernel.crew.joined:
+        return kernel
+    return replace(kernel, traversals=tuple(map(marked, kernel.traversals)))

@@ -28,6 +28,7 @@ from .domain_simplify import FALSE
 from .domain_table import tabled
 from .domains import domain
 from .facts import infinite_tensors
+from .part_tests import part_tests
 from .phases import continued, part_results
 from .presence import Facts, explicit
 from .recompute import closure
@@ -232,7 +233,8 @@ def follow(
     )
     left = conditions if not walks and not tests else [test for _, test in tests]
     if left and all(test == FALSE for test in left):
-        return Traversal(streaming, Domain(()), walks, tests, continues, taking)
+        found = Traversal(streaming, Domain(()), walks, tests, continues, taking)
+        return part_tests(found, tiled=rows, readable=readable, real=real)
     filter = union(left)
     visited = domain(filter, streamed=streaming.rank, tiled=rows, real=real, sure=sure)
     if streaming.commutative:  # a table has the full tiles first
@@ -247,7 +249,8 @@ def follow(
             real=real,
             sizes=sizes,
         )
-    return Traversal(streaming, visited, walks, tests, continues, taking)
+    found = Traversal(streaming, visited, walks, tests, continues, taking)
+    return part_tests(found, tiled=rows, readable=readable, real=real)
 
 
 def traverse(

@@ -25,11 +25,7 @@ from ..ir.expression import (
     Access,
     Apply,
     Constant,
-    Expression,
-    Parameter,
     Reduce,
-    accesses,
-    free_ranks,
     tensors,
     walk,
 )
@@ -45,6 +41,7 @@ from .partition import (
 from .resting import resting
 from .selection_tiles import RANK_IS_LONG, Configuration
 from .tile_work import operands
+from .walk_ends import limited, named, short, slanted, uneven
 
 ROWS = 64
 """Rows of a consumer."""
@@ -166,43 +163,11 @@ def specialise(
     crew = replace(crew, slowest=drawn and ends_short(kernel, sizes))
     if crew.rotated and crew.consumers < 3 and sizes.get(walked, RANK_IS_LONG) >= RESTS:
         crew = replace(crew, resting=resting(kernel))
-    crew = replace(crew, joined=bool(crew.resting) and short(kernel, rows))
+    joined = short(kernel, rows) or named(kernel) or limited(kernel, rows)
+    crew = replace(crew, joined=bool(crew.resting) and joined)
     if not crew.rotated:
         crew = replace(crew, lagging=bool(resting(kernel)))
     return replace(cut_kernel(kernel, target, whole), crew=crew, described=described)
-
-
-def short(kernel: MappedKernel, rows: str) -> bool:
-    """Whether walks begin and end elsewhere for other tiles of rows, as bands do: they are short.
-
-    Measured on an H100, 32768 rows of 128 features, milliseconds of joined tiles and of others:
-    bands of 512, 1024 and 4096 0.294 and 0.305, 0.460 and 0.460, 1.43 and 1.39, a band of 1024
-    beside the first four 0.508 and 0.556. Rows that walk from the beginning take 6 % longer joined,
-    for whole tiles have a branch more.
-    """
-    return ends_moving(kernel, rows) == (True, True)
-
-
-def slanted(kernel: MappedKernel, rows: str) -> bool:
-    """Whether later tiles of rows walk ever further, or ever less far, for some of the grid.
-
-    Where begins and ends move alike, what a tensor adds to one of them may hold it back.
-    """
-    begins, ends = ends_moving(kernel, rows)
-    ranges = kernel.traversals[0].domain.ranges
-    reads = any(True for r in ranges for x in (r.begin, r.end) for _ in accesses(x))
-    return begins != ends or (begins and reads)
-
-
-def ends_moving(kernel: MappedKernel, rows: str) -> tuple[bool, bool]:
-    """Whether the begin of a walk, and its end, are others for other tiles of rows."""
-    marks = {f"{rows}_first", f"{rows}_last"}
-    ranges = kernel.traversals[0].domain.ranges
-
-    def move(sides: list[Expression]) -> bool:
-        return any(isinstance(y, Parameter) and y.name in marks for x in sides for y in walk(x))
-
-    return move([r.begin for r in ranges]), move([r.end for r in ranges])
 
 
 def unmeasured(kernel: MappedKernel, sizes: Mapping[str, int]) -> str:
@@ -331,23 +296,6 @@ def cuts(kernel: MappedKernel, length: int) -> Iterator[Sizing]:
     for consumers, columns, stages in (*many, (2, 64, 3), (2, 64, 2), (2, 32, 2)):
         for persistent in (True, False):
             yield Sizing(Crew(consumers, True, persistent), columns, stages)
-
-
-def uneven(kernel: MappedKernel) -> bool:
-    """Whether only the data say how far each row walks: then no program is given rows beforehand.
-
-    Measured on an H100, 32768 rows of 128 features, milliseconds of programs that draw tiles of
-    rows, of programs that take one, and of programs that stay for theirs: lists of 5 and 10 % of
-    all blocks 0.66, 0.68 and 0.75, 1.20, 1.27 and (before frames rested) 1.42; documents of 2048 by
-    labels 0.68, 0.72 and 1.03, by their begins 0.58, 0.63 and 0.70. A band, whose rows walk alike,
-    takes 0.48 and 0.52 and, of programs that stay, 0.46; rows that walk ever further 6.09, and
-    5.97 in pairs.
-    """
-    (traversal,) = kernel.traversals
-    (rows,) = kernel.ranks("tiled")
-    bounds = (b for r in traversal.domain.ranges for b in (r.begin, r.end))
-    along = any(rows in free_ranks(x) for b in bounds for x in accesses(b))
-    return traversal.domain.table is not None or bool(traversal.walks) or along
 
 
 def ends_short(kernel: MappedKernel, sizes: Mapping[str, int]) -> bool:

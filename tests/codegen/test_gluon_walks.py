@@ -116,15 +116,15 @@ def test_walk_visits_every_point_once(name: str) -> None:
         assert relative(x, expected) < 1e-3
 
 
-def test_a_whole_first_tile_is_not_tested() -> None:
+def test_no_tile_is_tested_that_a_table_says_is_whole() -> None:
     sizes = {"b": 1, "h": 2, "p": 4096, "m": 4096, "e": FEATURES, "f": FEATURES}
     f = einfall.compile(examples.document, emitter="gluon", target="sm_90")
     text = f.lower(sizes=sizes, dtype="float16", dtypes={"doc": "int32"}).kernels[-1].text
-    first = text.partition("its late products wait")[2].partition("for m_slot in")[0]
-    untested, tested = first.partition("else:")[::2]
-    assert "if ~(0 < partial_tiles) & (0 < full_tiles):" in untested
-    assert "document_whole(" in untested and "document_cut(" not in untested
-    assert "document_cut(" in tested
+    walk = text.partition("its late products wait")[2]
+    for part in (*walk.partition("for m_slot in")[::2],):
+        whole, tested = part.partition("if m_test + m_test_1 != 0:")[::2]
+        assert "document_test" not in whole and "document_test_2(" in tested
+        assert text.count("document_moving(") == 3
 
 
 def test_a_run_behind_a_list(monkeypatch: pytest.MonkeyPatch) -> None:

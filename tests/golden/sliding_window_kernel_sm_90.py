@@ -83,7 +83,7 @@ def sliding_window_kernel(
     a_g_max = tl.full([P0], float("-inf"), tl.float32)
     a_d = tl.zeros([P0], tl.float32)
     o_sum = tl.zeros([P0, 128], tl.float32)
-    m_begin = floor_divide(tl.maximum(0, p_first + M - P - W + 1), M0) * M0
+    m_begin = tl.maximum(0, p_first + M - P - W + 1) // M0 * M0
     m_end = tl.minimum(M, p_last + M - P + 1)
     m_whole_begin = tl.maximum(m_begin, tl.cdiv(tl.maximum(0, p_last + M - P - W + 1), M0) * M0)
     Q_at = (
