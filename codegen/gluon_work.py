@@ -7,11 +7,24 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from .at_rest import at_rest
-from .gluon_columns import point_test
+from .gluon_columns import Tested, point_test
 from .gluon_quick import LOG2_E, times
 from .gluon_values import GluonPrinter
-from .loop_nest import Fold, Let, Nest, Number, Op, Statement, Var, value_axes
+from .loop_nest import (
+    Cast,
+    Fold,
+    Let,
+    Nest,
+    Number,
+    Op,
+    Ref,
+    Statement,
+    Value,
+    Var,
+    value_axes,
+)
 from .schedule import Schedule, Section
+from .signature import values
 from .triton_values import ATOM
 
 if TYPE_CHECKING:
@@ -41,7 +54,8 @@ class Work(GluonPrinter):
             work = section.work
         self.bases, self.names = outer.bases, outer.names
         self.layouts, self.pieces, self.helpers = outer.layouts, outer.pieces, outer.helpers
-        work = tuple(s for s in work if s not in plan.vectors)
+        self.work = work = tuple(s for s in work if s not in plan.vectors)
+        self.tested: dict[str, tuple[Value, ...]] = {}
         for s in work:
             self.statement(s)
         if any(re.search(rf"\b{self.columns}\b", x) for x in self.lines if x.lstrip()[:1] != "#"):
@@ -56,11 +70,11 @@ class Work(GluonPrinter):
         match statement:
             case Let(var=Var(dtype="bool", axes=axes) as var, value=value) if axes == both:
                 tested = point_test(self, value)
-                if tested:
-                    self.add(f"{var.name} = {tested}")
+                if tested is not None:
+                    self.test(var, tested)
                     return
-            case Let(var=Var(axes=axes), value=Op("where", (_, _, Number(value=number)))) if (
-                axes == both and number == -inf
+            case Let(var=Var(axes=axes), value=Op("where", (test, _, Number(value=number)))) if (
+                axes == both and number == -inf and not self.by_bits(test)
             ):
                 super().statement(statement)
                 self.add(self.lines.pop().strip().replace('float("-inf")', "lowest()"))
@@ -72,6 +86,30 @@ class Work(GluonPrinter):
             product = isinstance(statement.value, Op) and statement.value.operator == "*"
             self.add(f"{name} = by_thread{'_fused' if product else ''}({tile})")
 
+    def test(self, var: Var, tested: Tested) -> None:
+        """Print a test of points: bits for each row, if all that read it select by it."""
+        if not any(asks(v, var) for s in self.work for v in values(s)):
+            self.tested[var.name] = tested.others
+            self.add(f"{var.name} = {tested.bits}")
+            return
+        width, layout = self.extent(self.columns), self.layout((self.rows, self.columns))
+        others = [f"({self.broadcast(x, var.axes)})" for x in tested.others]
+        points = f"live_points({tested.bits}, {width}, {layout})"
+        self.add(f"{var.name} = {' & '.join([points, *others])}")
+
+    def by_bits(self, test: Value) -> bool:
+        """Whether a test of points is bits for each row."""
+        return isinstance(test, Ref) and test.var.name in self.tested
+
+    def kept(self, asked: Var, x: Value, other: Number) -> str:
+        """Return a selection by bits, and by what else was asked of points."""
+        axes = asked.axes
+        for test in self.tested[asked.name]:
+            x = Op("where", (test, x, other))
+        width, layout = self.extent(self.columns), self.layout(axes)
+        number = self.value(other, axes)
+        return f"kept({self.broadcast(x, axes)}, {asked.name}, {number}, {width}, {layout})"
+
     def operation(self, op: Op, axes: tuple[str, ...]) -> tuple[str, int]:
         """Return the text of an operator; that of points need not be exact.
 
@@ -80,8 +118,27 @@ class Work(GluonPrinter):
         """
         if len(axes) == 2 and self.ordered(value_axes(op)) == axes:
             match op:
+                case Op("where", (Ref(var=asked) as test, x, Number() as other)) if self.by_bits(
+                    test
+                ):
+                    return self.kept(asked, x, other), ATOM
                 case Op("tanh", (x,)):
                     return f"quick_tanh({self.value(x, axes)})", ATOM
                 case Op("sigmoid", (x,)):
                     return f"quick_logistic({self.value(times(x, -LOG2_E), axes)})", ATOM
         return super().operation(op, axes)
+
+
+def asks(value: Value, test: Var) -> bool:
+    """Whether a value reads a test otherwise than to select a tile's numbers, or nothing, by it."""
+    match value:
+        case Op("where", (Ref(var=var), x, Number(value=float(number)))) if (
+            var == test and number in (0, -inf) and value_axes(x) == frozenset(test.axes)
+        ):
+            return asks(x, test)
+        case Op(operands=operands):
+            return any(asks(x, test) for x in operands)
+        case Cast(value=inner):
+            return asks(inner, test)
+        case _:
+            return value == Ref(test)
