@@ -206,10 +206,7 @@ def _plan(
     """Return the cascade with the group reordered, or None where that is not cheaper."""
     taken = {*cascade.inputs, *cascade.ranks, *(n for n, _ in cascade.parameters)}
     taken |= {e.name for e in cascade.einsums}
-    read_elsewhere = {
-        r for e in cascade.einsums if e not in group and e.name not in inside for r in e.reads
-    }
-    gone = inside - read_elsewhere - {*cascade.outputs}
+    gone = _gone(inside, group, cascade)
     new: dict[str, tuple[Einsum, ...]] = {}
     before = after = 0.0
     for reader in group:
@@ -234,6 +231,17 @@ def _plan(
     einsums = tuple(x for e in cascade.einsums for x in new.get(e.name, (e,)))
     changed = without_unread(cascade, replace(cascade, einsums=einsums))
     return None if unsized(cascade, changed) else changed
+
+
+def _gone(inside: frozenset[str], group: list[Einsum], cascade: Cascade) -> frozenset[str]:
+    """Return the tensors of ``inside`` that only the group reads, or what goes with them."""
+    gone = inside - {*cascade.outputs}
+    while True:
+        stay = [e for e in cascade.einsums if e not in group and e.name not in gone]
+        left = gone - {r for e in stay for r in e.reads}
+        if left == gone:
+            return gone
+        gone = left
 
 
 def _everywhere(tree: Tree, known: _Known) -> bool:

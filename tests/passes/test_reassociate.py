@@ -192,3 +192,16 @@ def test_declared_cascades_keep_their_meaning(name: str, sizes: dict[str, int]) 
     after = reassociate(c, sizes=sizes)
     assert reassociate(after, sizes=sizes) is after
     assert_same_meaning(c, verify(after), given=GIVEN.get(name))
+
+
+def test_what_a_tensor_that_stays_is_made_of_stays_too() -> None:
+    """Y is read twice, so X is needed; to write both out in D again was never cheaper."""
+    gated = cascade("""
+def gated(G, V, g, A):
+    X[p, m] = sum[f](G[p, f] * V[m, f])
+    Y[p, m] = X[p, m] * g[m]
+    D[p] = sum[m](Y[p, m] * A[p, m])
+    Z[p, m] = A[p, m] * (Y[p, m] - D[p])
+    return Z
+""")
+    assert reassociate(gated) is gated
