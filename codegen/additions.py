@@ -11,7 +11,7 @@ from .loop_nest import Comment, Index, Op, Ref, Scalar, Store, Value
 
 if TYPE_CHECKING:
     from .lower import Lowering
-    from .tiles import Parts
+    from .tiles import Parts, Tiles
 
 
 def add_share(lowering: Lowering, field: Field) -> None:
@@ -55,7 +55,7 @@ def walked(lowering: Lowering) -> Value | None:
     return Op("<", (Index(lowering.axes[lowering.rank].name), lowering.size(lowering.rank)))
 
 
-def all_rows(lowering: Lowering, rank: str) -> Value:
+def all_rows(lowering: Tiles, rank: str) -> Value:
     """Return the condition that every row of the program's tile exists."""
     axis = lowering.axes[rank]
     return Op("<=", (Op("+", (Scalar(axis.first), Scalar(axis.constant))), lowering.size(rank)))

@@ -9,6 +9,7 @@ from ..ir.errors import BackendError
 from ..ir.expression import Access, Apply, Constant, Expression, RankVariable, accesses
 from ..ir.operators import REDUCERS
 from .absent import FINITE, UNKNOWN, ZERO, abstract, is_identity, obviously_positive
+from .arithmetic import NARROW
 from .loop_nest import (
     Cast,
     Dot,
@@ -21,7 +22,7 @@ from .loop_nest import (
     Var,
     value_axes,
 )
-from .tiles import NARROW, Parts, Tiles
+from .tiles import Parts, Tiles
 
 FOLDABLE = ("sum", "max", "min", "prod", "any", "all")
 WIDEST = {"int32": 2**31 - 1, "int64": 2**63 - 1}
@@ -213,6 +214,10 @@ class Contractions(Tiles):
             valid = self.axes[axis].offset + self.axes[axis].valid
             inside = Op("<", (Index(axis), Number(valid)))
             values[0] = Op("where", (inside, self.widen(values[0]), Number(0.0)))
+        for k, value in enumerate(values):
+            if value_axes(value) != spans[k]:  # one number, as a weight that all points have
+                axes_of_side = self.ordered(frozenset(spans[k]))
+                values[k] = Ref(self.let(self.names.take("factor"), value, axes_of_side))
         left, right = self.matched(*values)
         return left, right, own, scale, exists
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 
 from ..ir.cascade import Einsum
-from ..ir.domain import Range, Walk
+from ..ir.domain import Walk
 from ..ir.expression import (
     Access,
     Apply,
@@ -25,7 +25,6 @@ from ..ir.expression import (
     Reduce,
     accesses,
     free_ranks,
-    rewrite,
     tensors,
     walk,
 )
@@ -42,14 +41,13 @@ from .absent import (
     is_identity,
     obviously_positive,
 )
-from .additions import add_share, all_rows
-from .begins import begins_tile, conjuncts, down, left_to_test, up
+from .additions import add_share
+from .begins import conjuncts, left_to_test
 from .contract import identity_value
 from .frames import depends
 from .kernel import Buffer
 from .lists import scaled
 from .loop_nest import (
-    Cast,
     Comment,
     Index,
     Let,
@@ -63,10 +61,10 @@ from .loop_nest import (
     Store,
     Value,
     Var,
-    nonnegative,
 )
 from .rest import joins, rest
-from .select import Selections, both
+from .sections import Sections
+from .select import both
 from .signature import sign
 from .table_walk import list_dtypes, listed
 from .tiles import Parts
@@ -96,12 +94,11 @@ Place = Callable[[], None]
 """What writes where a tile lies."""
 
 
-class Lowering(Selections):
+class Lowering(Sections):
     """Lowering of einsums, loops and stores."""
 
     fills: dict[str, float]
     selected: set[str]
-    several: bool
     held: set[str]
 
     def nest(self, buffers: Mapping[str, Buffer]) -> Nest:
@@ -315,74 +312,6 @@ class Lowering(Selections):
             for x in walk(item.body if isinstance(item, Einsum) else item.lift):
                 if isinstance(x, Access) and x.tensor not in made and depends(x, {self.rank}):
                     yield x
-
-    def sections(self, traversal: Traversal, width: Value) -> Iterator[tuple[Value, Value, bool]]:
-        """Yield (begin, end, cut) of each loop in order; loops begin at multiples of the tile."""
-        for k, (r, tag, begin, end) in enumerate(self.spans(traversal.domain.ranges, width)):
-            if r.full_begin == r.full_end or self.several:
-                yield begin, end, True
-                continue
-            whole = begin
-            whole_first = k == 0 and self.whole(self.limit(r.begin))
-            if r.full_begin != r.begin or not whole_first:
-                start = Op("max", (begin, up(self.limit(r.full_begin), width)))
-                whole = self.bound(f"{self.rank}_whole_begin{tag}", start)
-                yield begin, Op("min", (whole, end)), True
-            stop = self.limit(r.full_end)
-            stop = stop if self.whole(stop) else down(stop, width)
-            if whole != Number(0) or not nonnegative(stop):
-                stop = Op("max", (whole, stop))
-            for rank in dict.fromkeys(
-                r for f in traversal.streaming.additions for r in f.ranks_reduced
-            ):
-                stop = Op("where", (all_rows(self, rank), stop, whole))
-            stop = self.bound(f"{self.rank}_whole_end{tag}", stop)
-            yield whole, stop, False
-            yield stop, end, True
-
-    def spans(
-        self, ranges: tuple[Range, ...], width: Value
-    ) -> Iterator[tuple[Range, str, Value, Value]]:
-        """Yield ranges with a name's ending and their bounds; no tile is in two of them."""
-        visited: Value | None = None
-        for k, r in enumerate(ranges):
-            tag = f"_{k}" if len(ranges) > 1 else ""
-            begin = self.limit(r.begin)
-            begin = begin if self.whole(begin) else down(begin, width)
-            if visited is not None:
-                begin = Op("max", (begin, visited))
-            begin = self.bound(f"{self.rank}_begin{tag}", begin)
-            end = self.bound(f"{self.rank}_end{tag}", self.limit(r.end))
-            yield r, tag, begin, end
-            visited = Op("max", (begin, up(end, width)))
-
-    def whole(self, value: Value) -> bool:
-        """Whether a tile of the streamed rank begins there, whatever its width."""
-        return begins_tile(value, self.kernel.aligned)
-
-    def limit(self, x: Expression) -> Value:
-        """Return a bound over a tile of rows; an extremum of what the rows hold is made first."""
-
-        def rule(part: Expression) -> Expression | None:
-            if not isinstance(part, Reduce):
-                return None
-            name = show_expression(part)  # no tensor's name has a bracket
-            if (name, ()) not in self.made:
-                word = {"min": "least", "max": "greatest"}[part.reducer]
-                var = self.names.take(f"{tensors(part)[0].lower()}_{word}")
-                found = self.reduce(var, part.reducer, part.ranks, part.body, {})
-                self.made[(name, ())] = found
-            return Access(name, ())
-
-        value = self.tile(rewrite(x, rule), {})
-        # where a limit is a fraction, the bound was rounded already and lies in the rank
-        return Cast(value, "int32") if self.dtype(value) == "float32" else value
-
-    def bound(self, name: str, value: Value) -> Value:
-        """Name a loop bound."""
-        if isinstance(value, Number | Ref):
-            return value
-        return Ref(self.let(self.names.take(name), value, (), "int32"))
 
     def step(
         self, traversal: Traversal, cut: bool, place: Place | None = None, *, rests: bool = False

@@ -26,6 +26,7 @@ from ..ir.expression import (
 from ..ir.mapping import MappedKernel
 from ..ir.streaming import NEXT, Field
 from .absent import obviously_positive
+from .arithmetic import ARITHMETIC, NARROW, REAL, parts_of_value, real_quotient, value_dtype
 from .bounds import join_bounds
 from .loop_nest import (
     Axis,
@@ -48,16 +49,8 @@ from .names import Names
 
 Parts = dict[str, int]
 Key = tuple[str, tuple[int, ...]]
-NARROW = ("float16", "bfloat16")
 SHORT = ("bool", "int8", "int16", "uint8")
 """Dtypes in which arithmetic on coordinates would overflow."""
-BOOLEAN = ("and", "or", "not", "==", "!=", "<", "<=", ">", ">=")
-ARITHMETIC = ("+", "-", "*", "neg", "abs", "min", "max", "//", "%", "bit_length")
-INTEGER = ("//", "%", "cdiv", "bit_length", "falling", "<<", "scramble")
-REAL = (
-    "exp", "exp2", "log", "log2", "sqrt", "rsqrt", "tanh", "sigmoid", "erf", "sin", "cos", "/",
-    "quotient", "fraction",
-)  # fmt: skip
 
 
 class Tiles:
@@ -293,6 +286,8 @@ class Tiles:
     def quotient(self, over: Expression, under: Expression, parts: Parts) -> Value:
         """Return a quotient, 0 where the divisor is 0 unless that is impossible."""
         x, y = self.real(self.wide(over, parts)), self.real(self.wide(under, parts))
+        if isinstance(y, Number) and y.value == 0:
+            return Number(0.0)
         open_size = any(isinstance(v, Scalar) and v.name[:5] == "size(" for v in parts_of_value(y))
         positive = obviously_positive(under) and not open_size  # which may be 0
         if positive or (isinstance(y, Number) and y.value != 0):
@@ -442,42 +437,7 @@ class Tiles:
 
     def dtype(self, value: Value) -> str:
         """Return the dtype of a value."""
-        match value:
-            case Ref(var=var):
-                return var.dtype
-            case Number(value=number):
-                kind = type(number)
-                return "bool" if kind is bool else "int32" if kind is int else "float32"
-            case Scalar(dtype=dtype) | Cast(dtype=dtype):
-                return dtype
-            case Index():
-                return "int32"
-            case Op(operator=operator) if operator in BOOLEAN:
-                return "bool"
-            case Op(operator=operator) if operator in INTEGER:
-                return "int32"
-            case Op(operator=operator) if operator in REAL:
-                return "float32"
-            case Op("where", (_, x, y)):
-                return self.joined((x, y))
-            case Op(operands=operands):
-                return self.joined(operands)
-
-    def joined(self, values: tuple[Value, ...]) -> str:
-        """Return the dtype of arithmetic on several values."""
-        found = {self.dtype(v) for v in values}
-        if found & {"float32", "float64", *NARROW}:
-            return "float32"
-        return "int64" if "int64" in found else "int32" if found != {"bool"} else "bool"
-
-
-def real_quotient(operator: str, x: Value, y: Value) -> Value:
-    """Return ``x // y`` or ``x % y`` of real numbers; either is 0 where y is 0."""
-    whole = Op("floor", (Op("quotient", (x, y)),))
-    if operator == "//":
-        return whole
-    rest = Op("-", (x, Op("*", (y, whole))))
-    return Op("where", (Op("==", (y, Number(0.0))), Number(0.0), rest))
+        return value_dtype(value)
 
 
 def parameters_of(kernel: MappedKernel) -> tuple[str, ...]:

@@ -43,6 +43,9 @@ from .expression import (
 from .plain_ranks import plain_sizes
 from .scalar import scalar
 
+WHOLE = 2**63
+"""Whole numbers are below it."""
+
 
 def bind_parameters(cascade: Cascade, parameters: Mapping[str, Scalar]) -> dict[str, Scalar]:
     """Return every parameter's value: what was given, else its default.
@@ -70,6 +73,11 @@ def bind_parameters(cascade: Cascade, parameters: Mapping[str, Scalar]) -> dict[
                     f"{type(value).__name__} given."
                 )
             value = number
+        if value != value or isinstance(value, int) and abs(value) >= WHOLE:
+            raise ShapeError(
+                f"parameter {name!r} of {cascade.name} is a number that kernels can hold; "
+                f"{value} given{' (inf and -inf are numbers)' if value != value else ''}."
+            )
         bound[name] = value
     return bound
 
