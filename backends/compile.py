@@ -13,7 +13,7 @@ from torch import is_grad_enabled
 from torch.compiler import is_compiling
 
 from ..ir.cascade import Cascade, Scalar
-from ..ir.errors import BackendError, EinfallError, PassError, ShapeError
+from ..ir.errors import BackendError, EinfallError, PassError
 from ..passes.keep import Gradient
 from ..passes.pipeline import Known
 from .arguments import (
@@ -34,6 +34,7 @@ from .latest import Latest
 from .launch import READY_LIMIT, Plan, Prepared, Ready
 from .lowered import Lowered, lower_cascade
 from .operator import one_line, traced
+from .options import check_dtypes, check_options, check_sizes
 from .parts import kept_whole, processors_of, worth_parts
 from .triton import gluon_missing, hashing, overlapping
 from .triton_tune import tune, wanted
@@ -103,27 +104,29 @@ def compile(
 
     Raises
     ------
-    BackendError : an unknown back end or emitter.
+    BackendError : an option has a value that nothing can be made with.
     ShapeError : ``inside`` or ``static`` names what is no input.
     TypeError : ``cascade`` is none; a text has to be read first.
     """
     if not isinstance(cascade, Cascade):
         given = f"a {type(cascade).__name__} is given"
         raise TypeError(f"compile takes a cascade, and {given}; einfall.cascade(text) reads one")
-    promises = {"inside": "hold coordinates", "static": "seldom change"}
-    for (word, what), names in zip(promises.items(), (inside, static), strict=True):
-        for name in names:
-            if name not in cascade.inputs:
-                raise ShapeError(
-                    f"{word} names inputs that {what}; {name} is no input of {cascade.name} "
-                    f"({', '.join(cascade.inputs)})"
-                )
     if backend not in BACKENDS:
         raise BackendError(f"backend is one of {', '.join(BACKENDS)}; {backend!r} given")
     if emitter not in EMITTERS:
         raise BackendError(f"emitter is one of {', '.join(EMITTERS)}; {emitter!r} given")
-    fixed = (num_warps, num_stages, descriptors, parts, inside, emitter)
-    named: dict[str, Any] = {"static": static, "atomics": atomics}
+    check_options(
+        cascade,
+        target=target,
+        tiles=tiles,
+        num_warps=num_warps,
+        num_stages=num_stages,
+        parts=parts,
+        inside=inside,
+        static=static,
+    )
+    fixed = (num_warps, num_stages, descriptors, parts, tuple(inside), emitter)
+    named: dict[str, Any] = {"static": tuple(static), "atomics": atomics}
     return Compiled(cascade, backend, target, dict(tiles or {}), *fixed, **named)
 
 
@@ -313,15 +316,17 @@ class Compiled:
         holds for every input, ``dtypes`` for single ones. ``choice`` takes another of the
         partition's configurations than its best guess; ``parts`` is as for ``compile``.
         """
+        cascade = self.declared
+        check_options(cascade, target=target, tiles=tiles, parts=parts, choice=choice)
+        check_sizes(cascade, sizes)
         if any(getattr(t, "is_cuda", False) for t in tensors):
             hashing()  # done by the time that kernels are there
         goal = target or self.target or own_target()
         cut = {**self.tiles, **(tiles or {})}
-        cascade = self.declared
         if tensors:
             known = known_of(cascade, tensors, parameters, sizes, goal, cut)
         else:
-            named = {n: dtype for n in cascade.inputs} | dict(dtypes or {})
+            named = check_dtypes(cascade, dtype, dtypes)
             defaults = {n: v for n, v in cascade.parameters if v is not None}
             boxes = aligned_inputs(cascade, sizes or {}, named) if goal in DESCRIBING else ()
             values = {**defaults, **parameters}

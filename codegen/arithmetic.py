@@ -1,8 +1,6 @@
-"""Arithmetic on values: what dtype it has, what stands in it, quotients that round down."""
+"""Arithmetic on values: what dtype it has, quotients that round down."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 from .loop_nest import Cast, Index, Number, Op, Ref, Scalar, Value
 
@@ -55,16 +53,3 @@ def real_quotient(operator: str, x: Value, y: Value) -> Value:
         return whole
     rest = Op("-", (x, Op("*", (y, whole))))
     return Op("where", (Op("==", (y, Number(0.0))), Number(0.0), rest))
-
-
-def parts_of_value(value: Value) -> Iterator[Value]:
-    """Yield a value and everything inside it."""
-    yield value
-    match value:
-        case Op(operands=operands):
-            for x in operands:
-                yield from parts_of_value(x)
-        case Cast(value=inner):
-            yield from parts_of_value(inner)
-        case _:
-            return

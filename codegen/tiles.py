@@ -26,7 +26,7 @@ from ..ir.expression import (
 from ..ir.mapping import MappedKernel
 from ..ir.streaming import NEXT, Field
 from .absent import obviously_positive
-from .arithmetic import ARITHMETIC, NARROW, REAL, parts_of_value, real_quotient, value_dtype
+from .arithmetic import ARITHMETIC, NARROW, REAL, real_quotient, value_dtype
 from .bounds import join_bounds
 from .loop_nest import (
     Axis,
