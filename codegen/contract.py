@@ -10,6 +10,7 @@ from ..ir.expression import Access, Apply, Constant, Expression, RankVariable, a
 from ..ir.operators import REDUCERS
 from .absent import FINITE, UNKNOWN, ZERO, abstract, is_identity, obviously_positive
 from .arithmetic import NARROW
+from .bands import Bands
 from .loop_nest import (
     Cast,
     Dot,
@@ -22,7 +23,7 @@ from .loop_nest import (
     Var,
     value_axes,
 )
-from .tiles import Parts, Tiles
+from .tiles import Parts
 
 FOLDABLE = ("sum", "max", "min", "prod", "any", "all")
 WIDEST = {"int32": 2**31 - 1, "int64": 2**63 - 1}
@@ -31,7 +32,7 @@ SMALLEST_DOT = 16
 """Tensor cores take no narrower operand."""
 
 
-class Contractions(Tiles):
+class Contractions(Bands):
     """Lowering of reductions."""
 
     def reduce(
@@ -61,7 +62,10 @@ class Contractions(Tiles):
             axes = self.axes_of(ranks, here)
             where = None if test is None else test(here)
             sides = self.sides(lift, axes, here, where) if reducer == "sum" else None
-            if sides is not None:
+            banded = self.banded(name, lift, axes, here, where, start) if reducer == "sum" else None
+            if banded is not None:
+                var = banded
+            elif sides is not None:
                 left, right, result, scale, exists = sides
                 if scale is None and exists is None:
                     var = Var(name, result)
@@ -124,7 +128,10 @@ class Contractions(Tiles):
         if REDUCERS[reducer].idempotent:
             return value
         if reducer == "sum":
-            return Op("*", (value, Number(float(self.axes[axis].valid))))
+            many = float(self.axes[axis].valid)
+            if isinstance(value, Number):
+                return Number(value.value * many)
+            return Op("*", (value, Number(many)))
         axes = self.ordered(value_axes(value) | {axis})
         wide = self.let(self.names.take("factor"), value, axes)
         return self.fold("factor", Ref(wide), axis, reducer, named=False)
@@ -221,12 +228,42 @@ class Contractions(Tiles):
         left, right = self.matched(*values)
         return left, right, own, scale, exists
 
-    def axes_probe(self, x: Expression, parts: Parts) -> Value:
-        """Return a stand-in value with the axes of an expression, without loading anything."""
-        from ..ir.expression import free_ranks
-
-        ranks = tuple(r for r in free_ranks(x) if r in self.roles)
-        return Op("and", tuple(Index(a) for a in self.axes_of(ranks, parts)))
+    def banded(
+        self,
+        name: str,
+        lift: Expression,
+        axes: tuple[str, ...],
+        parts: Parts,
+        where: Value | None,
+        start: Value | None,
+    ) -> Var | None:
+        """Return a sum of products with what lies along the diagonals of a tile, if it is one."""
+        if len(axes) != 1 or self.axes[axes[0]].valid == 0:
+            return None
+        axis = self.axes[axes[0]]
+        found = self.band_of(factors(lift), axis, parts, SMALLEST_DOT)
+        if found is None:
+            return None
+        summed = found.across == found.along
+        if where is not None and axis.name in value_axes(where) and not summed:
+            return None
+        band, first = self.diagonals(found, parts)
+        side = self.product(list(found.sides), parts)
+        if summed:
+            if where is not None:
+                side = Op("where", (where, self.widen(side), Number(0.0)))
+            pair = self.matched(side, self.load_band(found, band, first, parts))
+            return self.across_band(name, found, pair, band, start)
+        if axis.padded and self.at_padding(lift, axis.rank) != ZERO:
+            inside = Op("<", (Index(axis.name), Number(axis.offset + axis.valid)))
+            side = Op("where", (inside, self.widen(side), Number(0.0)))
+        pair = self.matched(side, self.load_band(found, band, first, parts))
+        if where is None and start is None:
+            return self.along_band(name, found, axis, pair, band)
+        value: Value = Ref(self.along_band(f"{name}_here", found, axis, pair, band))
+        if where is not None:
+            value = Op("where", (where, value, Number(0.0)))
+        return self.let(name, value if start is None else Op("+", (start, value)))
 
     def product(self, terms: list[Expression], parts: Parts) -> Value:
         """Return the product of some factors; a single tensor stays in its own dtype."""

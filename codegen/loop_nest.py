@@ -13,6 +13,7 @@ it. Both emitters print this level, neither looks further up.
               | Order(var, axis, group, value)          t = the coordinates in order
               | Scan(var, value, axis)                 c = running sum of value over axis
               | Histogram(var, value, guard, axis)     h = how often value is each number below 256
+              | Gather(var, value, place, axis)        x = y[p, place[p, m]], place along axis
               | Store(tensor, coordinates, value, guard, add)
               | Loop(rank, first, begin, end, tile, body)
               | Place(axis, value)                     m_first = block * 64
@@ -209,6 +210,19 @@ class Histogram:
 
 
 @dataclass(frozen=True, slots=True)
+class Gather:
+    """Take from each fiber of ``value`` along ``axis`` what stands at ``place``, point by point.
+
+    ``var`` has an axis in place of that one, and ``place`` has its axes.
+    """
+
+    var: Var
+    value: Value
+    place: Value
+    axis: str
+
+
+@dataclass(frozen=True, slots=True)
 class Store:
     """Write a tile; points where ``guard`` fails are left alone.
 
@@ -273,7 +287,19 @@ class Comment:
 
 
 Statement = (
-    Let | Load | Dot | Fold | Order | Scan | Histogram | Store | Loop | When | Place | Comment
+    Let
+    | Load
+    | Dot
+    | Fold
+    | Order
+    | Scan
+    | Histogram
+    | Gather
+    | Store
+    | Loop
+    | When
+    | Place
+    | Comment
 )
 
 
@@ -356,6 +382,19 @@ def value_vars(value: Value) -> frozenset[str]:
             return frozenset()
 
 
+def parts_of_value(value: Value) -> Iterator[Value]:
+    """Yield a value and everything inside it."""
+    yield value
+    match value:
+        case Op(operands=operands):
+            for x in operands:
+                yield from parts_of_value(x)
+        case Cast(value=inner):
+            yield from parts_of_value(inner)
+        case _:
+            return
+
+
 def nonnegative(value: Value) -> bool:
     """Whether a value is never negative, so that the machine's division rounds down."""
     match value:
@@ -371,16 +410,3 @@ def nonnegative(value: Value) -> bool:
             return all(nonnegative(x) for x in operands)
         case _:
             return False
-
-
-def parts_of_value(value: Value) -> Iterator[Value]:
-    """Yield a value and everything inside it."""
-    yield value
-    match value:
-        case Op(operands=operands):
-            for x in operands:
-                yield from parts_of_value(x)
-        case Cast(value=inner):
-            yield from parts_of_value(inner)
-        case _:
-            return

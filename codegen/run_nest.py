@@ -19,6 +19,7 @@ from .loop_nest import (
     Cast,
     Dot,
     Fold,
+    Gather,
     Histogram,
     Index,
     Let,
@@ -129,6 +130,13 @@ class Program:
                         var.axes,
                         np.bincount(number[live].astype(np.int64), minlength=bins),
                     )
+                case Gather(var=var, value=value, place=place, axis=axis):
+                    axes = self.ordered(value_axes(value))
+                    shape = tuple(self.width(a) for a in var.axes)
+                    chosen = np.broadcast_to(self.value(place, var.axes), shape)
+                    fibers = self.value(value, axes)
+                    taken = np.take_along_axis(fibers, chosen, axes.index(axis))
+                    self.bind(var.name, var.axes, taken)
                 case Store():
                     self.store(s)
                 case Loop(first=first, begin=begin, end=end, tile=tile, body=body):

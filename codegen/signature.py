@@ -11,6 +11,7 @@ from .loop_nest import (
     Cast,
     Dot,
     Fold,
+    Gather,
     Histogram,
     Index,
     Let,
@@ -134,6 +135,8 @@ def values(statement: Statement) -> tuple[Value, ...]:
             return (left, right, *(() if start is None else (start,)))
         case Order(group=group, value=value):
             return (group, *(() if value is None else (value,)))
+        case Gather(value=value, place=place):
+            return (value, place)
         case Histogram(value=value, guard=guard):
             return (value, guard)
         case Loop(begin=begin, end=end):

@@ -73,6 +73,7 @@ class Tiles:
         self.scopes: list[list[Statement]] = [self.outer]
         self.loads: list[dict[tuple[str, tuple[Value, ...]], Var]] = [{}]
         self.loading: set[Access] = set()
+        self.bands: dict[tuple[Access, tuple[tuple[str, int], ...]], str] = {}
         self.computed = {x.tensor if isinstance(x, Field) else x.name for x in kernel.einsums()}
         # a value that is not chosen is computed all the same, wherever its coordinates are
         self.chosen = {
@@ -230,6 +231,8 @@ class Tiles:
                 for o in operands:
                     state = Op("scramble", (state, self.tile(o, parts, address=address)))
                 return Op("fraction", (state,))
+            case Apply("where", (_, one, other)) if one == other:
+                return self.tile(one, parts, address=address)  # the test says where points exist
             case Apply("in", _):
                 raise BackendError(f"membership has no tile form yet ({x.at})")
             case Apply("//" | "%" as operator, (inner, Constant(value=int(radix)))) if (

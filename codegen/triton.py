@@ -15,6 +15,7 @@ from .loop_nest import (
     Comment,
     Dot,
     Fold,
+    Gather,
     Histogram,
     Index,
     Let,
@@ -223,6 +224,10 @@ class Printer(Values):
             case Scan(var=var, value=value, axis=axis):
                 axes = self.ordered(value_axes(value))
                 self.add(f"{var.name} = tl.cumsum({self.value(value, axes)}, {axes.index(axis)})")
+            case Gather(var=var, value=value, place=place, axis=axis):
+                axes = self.ordered(value_axes(value))
+                texts = (self.value(value, axes), self.broadcast(place, var.axes))
+                self.add(f"{var.name} = tl.gather({', '.join(texts)}, {axes.index(axis)})")
             case Store(tensor=tensor, coordinates=coordinates, value=value, guard=guard, add=add):
                 axes = self.ordered(frozenset().union(*(value_axes(c) for c in coordinates)))
                 address = self.address(tensor, coordinates, axes, clamp=False)

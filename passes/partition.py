@@ -21,6 +21,7 @@ from ..ir.expression import (
 )
 from ..ir.mapping import MappedKernel, Partition
 from ..ir.streaming import Field
+from .band_tiles import band_bytes, band_elements, bands
 from .selection_tiles import (
     RANK_IS_LONG,
     REGISTERS,
@@ -247,6 +248,9 @@ def candidates(
     if flat and not kernel.traversals:
         yield from ((64, 64, 4, 1), (32, 32, 4, 1), (16, 16, 4, 1), *SINGLE)
         return
+    if bands(kernel):
+        # of as many rows as columns a tile has the fewest diagonals for its points
+        yield from ((64, 64, 8, 2), (64, 64, 8, 1), (32, 32, 4, 2), (32, 32, 4, 1))
     if wide:
         yield from ((64, 64, 4, 2), (64, 32, 4, 2), (32, 32, 4, 2), (32, 32, 4, 1))
     else:
@@ -378,7 +382,8 @@ def fits(
         for e in t.streaming.body
         if isinstance(e, Einsum) and isinstance(e.body, Reduce)
     ]
-    scores = max(live, default=0)
+    found = bands(kernel)
+    scores = max(live, default=0) + max((band_elements(b, width) for b in found), default=0)
     threads = warps * (64 if target.startswith("gfx") else 32)
     if (kept + max(scores + beside, transient)) / threads > REGISTERS:
         return False
@@ -416,10 +421,13 @@ def shared_bytes(
     held = {r: sum(w for _, w, _ in resident_parts(kernel, r, n, target)) for r, n in kernel.static}
     width = {**cut, **held}
     shared = 0
+    diagonal = {b.access.tensor: b for b in bands(kernel)}
     for tensor, ranks in operands(kernel):
         inside = [width[r] for r in ranks if r in width]
-        if len(inside) > 1:
-            size = {"float32": 4, "float64": 8}.get(dtypes.get(tensor, "float16"), 2)
+        size = {"float32": 4, "float64": 8}.get(dtypes.get(tensor, "float16"), 2)
+        if tensor in diagonal and {diagonal[tensor].own, diagonal[tensor].across} <= set(ranks):
+            shared += band_bytes(diagonal[tensor], width, size, stages)
+        elif len(inside) > 1:
             moving = bool(set(ranks) & set(kernel.ranks("streamed")))
             shared += prod(inside) * size * (stages if moving else 1)
     return shared

@@ -31,6 +31,7 @@ from ..ir.expression import (
 )
 from ..ir.mapping import Crew, MappedKernel
 from ..ir.streaming import Field
+from .band_tiles import bands
 from .partition import (
     SHARED,
     cut_kernel,
@@ -119,6 +120,8 @@ def specialise(
     tiled, streamed = kernel.ranks("tiled"), kernel.ranks("streamed")
     if len(tiled) != 1 or len(streamed) != 1 or len(kernel.traversals) != 1:
         return "it walks one rank once, for tiles of one other, in no loop"
+    if diagonal := bands(kernel):
+        return f"points take what lies along diagonals of {diagonal[0].access.tensor}, each its own"
     if kernel.views:
         return f"memory has {kernel.views[0].rank} in another order than its tiles"
     for rank in (*tiled, *streamed):
