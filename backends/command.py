@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -272,26 +273,29 @@ def bench(cascade: Cascade, settings: Settings, options: Bench) -> int:
     """Measure a call on the GPU beside others; 1 if ours could not be measured somewhere."""
     import torch
 
+    ranks, sizes = options.sweep
+    given: list[Mapping[str, int]] = [settings.sizes]
+    if sizes:
+        given = [{**settings.sizes, **dict.fromkeys(ranks, n)} for n in sizes]
+    points_of = [default_sizes(cascade, one) for one in given]
+    parameters_of(cascade, settings)
+    writable(options.json, options.plot)
     if not torch.cuda.is_available():
         raise BackendError(
             "bench needs a GPU, and none is here; `einfall explain` tells the least time that the "
             "work takes on known machines"
         )
-    ranks, sizes = options.sweep
-    given: list[Mapping[str, Scalar]] = [settings.sizes]
-    if sizes:
-        given = [{**settings.sizes, **dict.fromkeys(ranks, n)} for n in sizes]
 
     def draw(wanted: Mapping[str, int]) -> tuple[tuple[Any, ...], dict[str, Scalar]]:
         tensors, _, values = prepare(cascade, replace(settings, sizes=wanted))
         return tuple(t.cuda() for t in tensors), values
 
     points: list[Point] = []
-    for one in given:
+    for one in points_of:
         points.append(
             measure(
                 cascade,
-                default_sizes(cascade, one),
+                one,
                 draw,
                 dtype=settings.dtype,
                 peers=options.peers,
@@ -310,6 +314,17 @@ def bench(cascade: Cascade, settings: Settings, options: Bench) -> int:
     if options.plot:
         picture(options.plot, data)
     return int(any(point.of(OURS) is None for point in points))
+
+
+def writable(data: Path | None, picture: Path | None) -> None:
+    """Raise EinfallError where what was measured could not be written at the end."""
+    for path in (data, picture):
+        if path is not None and not os.access(path.absolute().parent, os.W_OK):
+            raise EinfallError(f"{path} cannot be written: its folder is not there, or read-only")
+    if picture is not None and importlib.util.find_spec("matplotlib") is None:
+        raise EinfallError(
+            "a picture needs matplotlib, which is not installed: pip install einfall[viz]"
+        )
 
 
 def show_after(k: Lowered, name: str) -> str:

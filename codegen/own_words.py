@@ -8,7 +8,7 @@ are refused, and so is whatever else the finished text binds anew.
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -70,12 +70,20 @@ def with_scalars(node: Any, names: Mapping[str, str]) -> Any:
             return node
 
 
+def inside(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """Yield statements, and those inside them."""
+    for s in body:
+        yield s
+        for part in ("body", "orelse"):
+            yield from inside(getattr(s, part, []))
+
+
 def bound_anew(text: str, names: frozenset[str]) -> str:
     """Return one of the names that a function of the text binds to something else, or nothing."""
-    for function in ast.walk(ast.parse(text)):
+    for function in ast.parse(text).body:
         if not isinstance(function, ast.FunctionDef):
             continue
-        for x in ast.walk(function):
+        for x in inside(function.body):
             match x:
                 case ast.Assign(value=ast.Name(id="given")):
                     continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import sys
 import traceback
 from collections.abc import Sequence
@@ -134,6 +135,10 @@ def named(file: Path) -> Cascade:
     if not file.exists() and str(file) in examples.names():
         found: Cascade = getattr(examples, str(file))
         return found
+    if not file.exists() and file.suffix == "" and len(file.parts) == 1:
+        alike = difflib.get_close_matches(str(file), examples.names(), cutoff=0.5)
+        hint = f"; examples called much alike: {', '.join(alike)}" if alike else ""
+        raise EinfallError(f"{file} is neither a file nor the name of an example{hint}")
     return cascade(file)
 
 

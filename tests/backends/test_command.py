@@ -163,6 +163,29 @@ def test_wrong_words(
     assert message in found.err and "Traceback" not in found.err
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--sweep", "x=3,4"], "names none"),
+        (["--sweep", "m=three"], "RANK=N,N,..."),
+        (["--set", "W=3"], "no parameter W"),
+        (["--json", "/no/such/folder/times.json"], "cannot be written"),
+        (["--plot", "/no/such/folder/times.png"], "cannot be written"),
+    ],
+)
+def test_bench_says_what_is_wrong_before_it_measures(
+    words: list[str], message: str, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", str(file), *words]) == 1
+    found = capsys.readouterr()
+    assert message in found.err and "Traceback" not in found.err and "needs a GPU" not in found.err
+
+
+def test_an_example_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "causl"]) == 1
+    assert "examples called much alike: causal" in capsys.readouterr().err
+
+
 def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", str(tmp_path / "none.einsum")]) == 1
     assert "none.einsum" in capsys.readouterr().err
