@@ -274,7 +274,7 @@ def bench(cascade: Cascade, settings: Settings, options: Bench) -> int:
     import torch
 
     ranks, sizes = options.sweep
-    given: list[Mapping[str, int]] = [settings.sizes]
+    given: list[Mapping[str, Scalar]] = [settings.sizes]
     if sizes:
         given = [{**settings.sizes, **dict.fromkeys(ranks, n)} for n in sizes]
     points_of = [default_sizes(cascade, one) for one in given]
