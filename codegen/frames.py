@@ -27,6 +27,12 @@ from .contract import Contractions, identity_value
 from .loop_nest import Cast, Number, Op, Ref, Value, value_vars
 from .tiles import Parts
 
+LOW = -3.4028234e38
+"""The lowest number of 32 bits: no frame is lower, and differences with it are no NaN.
+
+Times a factor of at most 1e-36 it would make no infinite weights; scores are not so small.
+"""
+
 OLD = "_old"
 """Inside a transport, a field before the step; ``NEXT`` marks it after."""
 
@@ -89,6 +95,8 @@ class Frames(Contractions):
 
     def guarded(self, x: Expression, parts: Parts) -> Expression:
         """Return an expression in which frames that may be at their identity are made safe."""
+        if self.rests and self.kernel.crew is not None and self.kernel.crew.joined:
+            return rewrite(x, lambda part: self.low(part, parts))
         if not self.cut or self.rests or not self.frames & set(tensors(x)):
             return x
 
@@ -100,6 +108,16 @@ class Frames(Contractions):
             return None
 
         return rewrite_outermost(x, rule)
+
+    def low(self, x: Expression, parts: Parts) -> Expression | None:
+        """Return a frame at rest, a very low number where nothing was taken in yet.
+
+        A point that exists makes an infinite weight there as ever, by which it is told that the
+        frame has to move; one that is left out, minus infinity, weighs 0 and not less than nothing.
+        """
+        if not isinstance(x, Access) or x.tensor not in self.frames:
+            return None
+        return self.bind(Op("max", (self.tile(x, parts), Number(LOW))), x, "low", parts)
 
     def settled(self, x: Expression, parts: Parts) -> Expression:
         """Return an expression of new frames, 0 where it is infinite: nothing was taken in."""

@@ -17,6 +17,7 @@ import einfall
 from einfall import examples
 from einfall.backends.lowered import Lowered
 
+from . import gluon_machine
 from .gluon_machine import DeadlockError
 from .kernel_cases import outputs, relative
 from .test_gluon import run
@@ -143,3 +144,24 @@ def test_bounds_of_each_row_are_told() -> None:
     found = f.lower(sizes=sizes, dtype="float16", dtypes={"begin": "int32"})
     assert "every_row(P0" in found.source and "every_row(P0" not in rows_of(found)
     assert "m_begin = told(m_begin_ring.index(CONSUMER))" in rows_of(found)
+
+
+def test_a_row_without_points_in_a_tile_does_not_have_it_taken_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rows of a second document meet tiles of the first, with nothing taken in yet."""
+    found, given, _ = case("labels")
+    given = [*given[:-1], documents(400, 20)]
+    truth = outputs(einfall.interpret(examples.document, *given))
+    again: list[int] = []
+    language = gluon_machine.language
+    monkeypatch.setattr(
+        gluon_machine, "language", lambda *x: {**language(*x), "taken_again": lambda: again.append(1)}
+    )
+    *before, last = found.kernels
+    text = re.sub(r"\n( +)(a_n, .* = document_moving\(anew)", r"\n\1taken_again()\n\1\2", last.text)
+    assert text.count("taken_again()") == 1
+    found = replace(found, kernels=(*before, replace(last, text=text)))
+    (got,) = run(found, given, {}, programs=2)
+    assert relative(got, truth[0]) < 1e-3
+    assert len(again) == 4  # of each head, by each consumer, at the tile that has their point
