@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from itertools import product
-from typing import TYPE_CHECKING
+from math import prod
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,22 +22,36 @@ COMBINATIONS = 4096
 """Coordinates of grid ranks for which lists are counted one by one."""
 
 
+POINTS = 1 << 27
+"""Points of blocks that are counted one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What the lists of a loop name over all programs.
+
+    tiles : of the rank, as wide as the kernel's. exact : whether the lists are known; else they are
+    taken to be as long as they can be. points : of them, those that exist; None if not counted.
+    """
+
+    tiles: int = 0
+    exact: bool = True
+    points: int | None = 0
+
+
 def listed_tiles(
     kernel: MappedKernel, traversal: Traversal, facts: Facts, numbers: Mapping[str, int | float]
-) -> tuple[int, bool]:
-    """Return how many tiles the lists of a loop name over all programs, and whether that is exact.
-
-    A tile of the list's entries is as wide as one of the rank; where the lists are not given, or
-    there are too many of them, they are taken to be as long as they can be.
-    """
+) -> Listed:
+    """Count what the lists of a loop name, where they are given and not too many."""
     rank = traversal.streaming.rank
     tile = kernel.partition(rank).tile
-    total, exact = 0, True
+    total = Listed()
     for each in traversal.walks:
-        entries, sure = entries_of(kernel, each, rank, facts, numbers)
-        total += sum(-(-n * each.width // tile) * times for n, times in entries)
-        exact &= sure
-    return total, exact
+        entries, sure, points = entries_of(kernel, each, rank, facts, numbers)
+        tiles = sum(-(-n * each.width // tile) * times for n, times in entries)
+        known = None if total.points is None or points is None else total.points + points
+        total = Listed(total.tiles + tiles, total.exact and sure, known)
+    return total
 
 
 def entries_of(
@@ -44,8 +60,8 @@ def entries_of(
     rank: str,
     facts: Facts,
     numbers: Mapping[str, int | float],
-) -> tuple[list[tuple[int, int]], bool]:
-    """Return (entries of a list, how many programs have as many), and whether that is exact."""
+) -> tuple[list[tuple[int, int]], bool, int | None]:
+    """Return (entries of a list, how many programs have as many), whether that is exact, points."""
     sizes, grid = facts.sizes, kernel.ranks("grid")
     rows = {r: kernel.partition(r).tile for r in kernel.ranks("tiled")}
     starts = [range(0, sizes[r], t) for r, t in rows.items()]
@@ -58,26 +74,40 @@ def entries_of(
     combinations = int(np.prod([sizes[r] for r in followed], dtype=np.int64))
     everywhere = [(longest, len(first) * combinations * alike)]
     if combinations > COMBINATIONS:
-        return everywhere, False
+        return everywhere, False, None
     ends = {}
     for k, (r, tile) in enumerate(rows.items()):
         ends[f"{r}_first"] = first[:, k, None]
         ends[f"{r}_last"] = np.minimum(first[:, k, None] + tile, sizes[r]) - 1
     place = np.arange(longest)[None, :]
     counts: list[int] = []
+    tiles = [
+        {r: range(b, min(b + t, sizes[r])) for (r, t), b in zip(rows.items(), at, strict=True)}
+        for at in places
+    ]
+    points: int | None = 0
     try:
         for at in product(*(range(sizes[r]) for r in followed)):
             ranks = {**dict(zip(followed, at, strict=True)), each.rank: place}
             names = Names(ranks, {**numbers, **ends}, sizes, facts.tensors)
-            counts += kept(each, sizes[rank], (len(first), longest), names)
+            there, named = kept(each, sizes[rank], (len(first), longest), names)
+            counts += [int(n) for n in there.sum(1)]
+            if points is not None:
+                own = replace(names, parameters=numbers)
+                most = POINTS // combinations
+                more = points_of(each, rank, tiles, (there, named), own, most)
+                points = None if more is None else points + more
     except NotGivenError:
-        return everywhere, False
+        return everywhere, False, None
     found, times = np.unique(np.array(counts, np.int64), return_counts=True)
-    return [(int(n), int(t) * alike) for n, t in zip(found, times, strict=True)], True
+    entries = [(int(n), int(t) * alike) for n, t in zip(found, times, strict=True)]
+    return entries, True, None if points is None else points * alike
 
 
-def kept(each: Walk, size: int, shape: tuple[int, int], names: Names) -> list[int]:
-    """Count the entries of each row of tiles that name something of the rank."""
+def kept(
+    each: Walk, size: int, shape: tuple[int, int], names: Names
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return which entries of each row of tiles name something of the rank, and what they name."""
     inside = np.zeros(shape, np.bool_)
     for r in each.positions.ranges:
         begin, end = value_at(r.begin, names)[0], value_at(r.end, names)[0]
@@ -90,7 +120,43 @@ def kept(each: Walk, size: int, shape: tuple[int, int], names: Names) -> list[in
     entry, present = value_at(each.entry, names)
     named = np.asarray(entry)
     there = (named >= 0) & (named * each.width < size) & present
-    return [int(n) for n in np.broadcast_to(inside & there, shape).sum(1)]
+    return np.broadcast_to(inside & there, shape), np.broadcast_to(named, shape)
+
+
+def points_of(
+    each: Walk,
+    rank: str,
+    tiles: Iterable[Mapping[str, range]],
+    entries: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]],
+    names: Names,
+    most: int,
+) -> int | None:
+    """Count the points of the blocks that rows of tiles name; None if that takes too much.
+
+    tiles : the coordinates of each tile of rows. entries : which of its list's there are, and what
+    they name. most : points that may be looked at one by one.
+    """
+    tests = list(dict.fromkeys(test for _, test in each.tests)) or [None]
+    if len(tests) > 1:
+        return None
+    size, width = names.sizes[rank], each.width
+    found = 0
+    for there, named, rows in zip(*entries, tiles, strict=True):
+        blocks = named[there].astype(np.int64) * width
+        many = prod(map(len, rows.values()))
+        if tests[0] is None:
+            found += int(np.minimum(width, size - blocks).sum()) * many
+            continue
+        most -= len(blocks) * width * many
+        if most < 0:
+            return None
+        columns = (blocks[:, None] + np.arange(width)).reshape(-1)
+        axes = (*rows.values(), columns[columns < size])
+        own = dict(zip((*rows, rank), np.ix_(*axes), strict=True))
+        value, present = value_at(tests[0], replace(names, ranks={**names.ranks, **own}))
+        live = np.asarray(value, np.bool_) & present
+        found += int(np.broadcast_to(live, [len(x) for x in axes]).sum())
+    return found
 
 
 def expressions(each: Walk) -> Iterable[Expression]:

@@ -151,7 +151,8 @@ def visits(kernel: MappedKernel, traversal: Traversal, facts: Facts) -> Visits |
     extents = {f"{t}_size_{k}": n for t, shape in facts.shapes.items() for k, n in enumerate(shape)}
     numbers = {**extents, **facts.parameters}
     area = prod(tiles.values())
-    listed, exact = listed_tiles(kernel, traversal, facts, numbers)
+    lists = listed_tiles(kernel, traversal, facts, numbers)
+    listed = lists.tiles
     full = partial = 0
     live: int | None = 0
     counted = domain
@@ -180,8 +181,8 @@ def visits(kernel: MappedKernel, traversal: Traversal, facts: Facts) -> Visits |
     full, partial = full * alike, partial * alike
     points = (full + partial + listed) * area
     space = prod(sizes[r] for r in (*kernel.ranks("grid"), *tiles))
-    counts = None if live is None or traversal.walks else live * alike
-    return Visits(every, full, partial, points, counts, space, listed, exact)
+    counts = None if live is None or lists.points is None else live * alike + lists.points
+    return Visits(every, full, partial, points, counts, space, listed, lists.exact)
 
 
 def ranks_of_domain(domain: Domain) -> frozenset[str]:

@@ -99,12 +99,51 @@ def test_lists_are_counted_entry_by_entry() -> None:
             wanted += -(-sum(0 <= x * width < 100 for x in own) * width // tile)
     (found,) = lowered.density(*given)
     assert (found.listed, found.exact) == (wanted, True)
+    assert found.nominal == listed_points(names, parameters, limited=False)
     (found,) = lowered.density()
+    assert found.nominal is None
     assert not found.exact and found.listed == batch * heads * 3 * -(-longest * width // tile)
     assert "at most" in str(lowered.explain())
     found = lowered.explain().to_dict()["kernels"][0]["loops"][0]["tiles"]
     assert found["listed"] == batch * heads * 3 * -(-longest * width // tile)
     assert found["exact"] is False
+
+
+def listed_points(names: dict[str, Any], parameters: dict[str, Any], *, limited: bool) -> float:
+    """The share of points whose block is in the list of their row, by numpy."""
+    p, m = np.arange(names["Q"].shape[2])[:, None], np.arange(names["K"].shape[2])[None, :]
+    blocks, count = names["Blocks"], names["Count"]
+    shares = []
+    for b, h in np.ndindex(*count.shape[:2]):
+        row = p // parameters["P0"]
+        listed = np.zeros((len(p), m.shape[1]), bool)
+        for j in range(blocks.shape[3]):
+            i = np.minimum(row, count.shape[2] - 1)
+            there = (j < count[b, h][i]) & (row < count.shape[2])
+            listed |= there & (blocks[b, h][i, j] == m // parameters["M0"])
+        shares.append((listed & (m <= p) if limited else listed).mean())
+    return float(np.mean(shares))
+
+
+@pytest.mark.parametrize("most", (1 << 27, 100))
+def test_points_of_lists_below_a_limit_are_counted(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("einfall.backends.explain_lists.POINTS", most)
+    tensors, parameters = make("block_lists", seed=1, scale="small")
+    below = einfall.cascade(
+        "def below(Q, K, V, Blocks: unique, Count, *, P0=16, M0=256):\n"
+        "    List[b, h, i, j: j < Count[b, h, i]] = Blocks[b, h, i, j]\n"
+        "    S[b, h, p, m: m // M0 in List[b, h, p // P0] and m <= p] = (\n"
+        "        Q[b, h, p, e] * K[b, h, m, e]\n    )\n"
+        "    A[b, h, p, m] = softmax[m](S[b, h, p, m])\n"
+        "    O[b, h, p, f] = A[b, h, p, m] * V[b, h, m, f]\n    return O\n"
+    )
+    given = [torch.from_numpy(x) for x in tensors]
+    names = dict(zip(below.inputs, tensors, strict=True))
+    (found,) = einfall.compile(below).lower(*given, **parameters, target="sm_90").density(*given)
+    wanted = None if most == 100 else listed_points(names, parameters, limited=True)
+    assert found.exact and found.nominal == (None if wanted is None else pytest.approx(wanted))
 
 
 def test_lists_that_kernels_make_are_as_long_as_they_can_be() -> None:

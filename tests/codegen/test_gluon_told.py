@@ -155,9 +155,8 @@ def test_a_row_without_points_in_a_tile_does_not_have_it_taken_again(
     truth = outputs(einfall.interpret(examples.document, *given))
     again: list[int] = []
     language = gluon_machine.language
-    monkeypatch.setattr(
-        gluon_machine, "language", lambda *x: {**language(*x), "taken_again": lambda: again.append(1)}
-    )
+    counting = {"taken_again": lambda: again.append(1)}
+    monkeypatch.setattr(gluon_machine, "language", lambda *x: {**language(*x), **counting})
     *before, last = found.kernels
     text = re.sub(r"\n( +)(a_n, .* = document_moving\(anew)", r"\n\1taken_again()\n\1\2", last.text)
     assert text.count("taken_again()") == 1
