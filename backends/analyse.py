@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from ..ir.cascade import Cascade
+from ..ir.cascade import Cascade, check_cascade
 from ..ir.errors import PassError
 from ..ir.expression import Reduce
 from ..ir.streaming import Reason, Streaming
@@ -90,6 +90,7 @@ def analyse(cascade: Cascade) -> Analysis:
     Counting follows FuseMax (Nayak et al., MICRO 2024), section III; ``ir.traversals`` says how.
     States are derived as the pipeline does it, after ``flatten``, ``stabilise``, ``cancel_norms``.
     """
+    check_cascade(cascade, "analyse")
     counted = count_traversals(cascade)
     steady = cancel_norms(stabilise(remove_dead(flatten(cascade))))
     reduced = dict.fromkeys(

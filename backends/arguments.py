@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -29,11 +29,7 @@ def known_of(
     tiles: Mapping[str, int],
 ) -> Known:
     """Return what the arguments of a call tell."""
-    if len(tensors) != len(cascade.inputs):
-        raise ShapeError(
-            f"{cascade.name} takes {len(cascade.inputs)} tensors "
-            f"({', '.join(cascade.inputs)}); {len(tensors)} given"
-        )
+    check_count(cascade, tensors, parameters)
     values = bind_parameters(cascade, parameters)
     check_divisors(cascade, values)
     shapes = {n: tuple(t.shape) for n, t in zip(cascade.inputs, tensors, strict=True)}
@@ -45,6 +41,18 @@ def known_of(
     return Known(
         found, shapes, values, dtypes, target, tiles, tuple(boxes) if target in DESCRIBING else ()
     )
+
+
+def check_count(cascade: Cascade, tensors: Sequence[Any], named: Iterable[str] = ()) -> None:
+    """Raise ShapeError unless each input has its tensor, by position."""
+    if len(tensors) != len(cascade.inputs):
+        order = ", ".join(cascade.inputs)
+        by_name = [n for n in named if n in cascade.inputs]
+        hint = f", {', '.join(by_name)} by name: tensors are given by position" if by_name else ""
+        raise ShapeError(
+            f"{cascade.name} takes {len(cascade.inputs)} tensors ({order}); "
+            f"{len(tensors)} given{hint}"
+        )
 
 
 def check_divisors(cascade: Cascade, parameters: Mapping[str, Any]) -> None:
@@ -177,7 +185,7 @@ def as_torch(found: Any, tensors: tuple[Any, ...]) -> Any:
     """Give the interpreter's arrays back as torch tensors, floats in the inputs' widest dtype."""
     import torch
 
-    floats = [t.dtype for t in tensors if hasattr(t, "dtype") and t.dtype.is_floating_point]
+    floats = [t.dtype for t in tensors if isinstance(t, torch.Tensor) and t.is_floating_point()]
     dtype = floats[0] if floats else torch.float64
     for other in floats[1:]:
         dtype = torch.promote_types(dtype, other)

@@ -6,20 +6,23 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import is_grad_enabled
 from torch.compiler import is_compiling
 
-from ..ir.cascade import Cascade, Scalar
+from ..ir.cascade import Cascade, Scalar, check_cascade
 from ..ir.errors import BackendError, EinfallError, PassError
+from ..ir.sizes import bind_parameters
 from ..passes.keep import Gradient
 from ..passes.pipeline import Known
 from .arguments import (
     DESCRIBING,
     aligned_inputs,
     as_torch,
+    check_count,
     check_divisors,
     known_of,
     lowering_key,
@@ -37,6 +40,7 @@ from .operator import one_line, traced
 from .options import check_dtypes, check_options, check_sizes
 from .parts import kept_whole, processors_of, worth_parts
 from .triton import gluon_missing, hashing, overlapping
+from .triton_arguments import check_tensors
 from .triton_tune import tune, wanted
 from .walked_sizes import made_sizes
 
@@ -108,9 +112,7 @@ def compile(
     ShapeError : ``inside`` or ``static`` names what is no input.
     TypeError : ``cascade`` is none; a text has to be read first.
     """
-    if not isinstance(cascade, Cascade):
-        given = f"a {type(cascade).__name__} is given"
-        raise TypeError(f"compile takes a cascade, and {given}; einfall.cascade(text) reads one")
+    check_cascade(cascade, "compile")
     if backend not in BACKENDS:
         raise BackendError(f"backend is one of {', '.join(BACKENDS)}; {backend!r} given")
     if emitter not in EMITTERS:
@@ -179,6 +181,16 @@ class Compiled:
         self._latest: Lowered | None = None
         self._told = False
         self._warned: set[str] = set()
+
+    def __repr__(self) -> str:
+        given = {n: getattr(self, n) for n in OPTIONS}
+        words = [f"{n}={x!r}" for n, x in given.items() if x not in (None, (), {}, False, "auto")]
+        return f"<{', '.join([f'compiled {self.declared.name}', *words])}>"
+
+    def __reduce__(self) -> Any:
+        """Pickle what it was made from; kernels are made again, or found on disk."""
+        options = {n: getattr(self, n) for n in OPTIONS}
+        return partial(Compiled, self.declared, differentiable=self.differentiable, **options), ()
 
     def __call__(self, *tensors: Any, **parameters: Any) -> Any:
         """Compute the outputs, one or a tuple in the order of ``return``.
@@ -282,9 +294,13 @@ class Compiled:
     def _slow(self, tensors: tuple[Any, ...], parameters: dict[str, Any]) -> Any:
         """Answer by the interpreter; torch tensors come back as torch tensors."""
         if self.backend == "triton":
+            check_count(self.declared, tensors, parameters)
+            bind_parameters(self.declared, parameters)
+            check_tensors(self.declared, tensors)
             raise BackendError(
-                "the triton back end takes torch tensors; convert the arguments with "
-                'torch.from_numpy, or use backend="interpreter"'
+                "torch's transforms (vmap, func.grad, jvp) do not see inside a compiled cascade; "
+                "give a batch a rank of its own in the cascade, and take gradients by backward() "
+                "or torch.autograd.grad"
             )
         if self.backend == "auto" and not self._told:
             self._told = True

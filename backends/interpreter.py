@@ -16,11 +16,12 @@ from typing import Any, Literal
 
 import numpy
 
-from ..ir.cascade import Cascade, Einsum, Scalar
+from ..ir.cascade import Cascade, Einsum, Scalar, check_cascade
 from ..ir.errors import ShapeError
 from ..ir.expression import Concatenate, Expression, Populate, RankVariable, free_ranks
 from ..ir.scalar import scalar
 from ..ir.sizes import bind_parameters, rank_sizes, tensor_shape
+from .arguments import check_count
 from .interpreter_expression import evaluate_expression, keeps, space_elements
 from .interpreter_order import Loop, execution_order
 from .interpreter_selection import evaluate_selection
@@ -50,13 +51,10 @@ def interpret(
 
     Raises ShapeError where arguments do not fit the declaration.
     """
-    if len(tensors) != len(cascade.inputs):
-        raise ShapeError(
-            f"{cascade.name} takes {len(cascade.inputs)} tensors "
-            f"({', '.join(cascade.inputs)}); {len(tensors)} given."
-        )
+    check_cascade(cascade, "interpret")
+    check_count(cascade, tensors, parameters)
+    arrays = {name: _array(name, x) for name, x in zip(cascade.inputs, tensors, strict=True)}
     declared = [_declared(x) for x in tensors]
-    arrays = {name: _array(x) for name, x in zip(cascade.inputs, tensors, strict=True)}
     computed = _run(cascade, arrays, parameters, sizes, dtype, BLOCK, frozenset(cascade.outputs))
     results = tuple(_result(computed[name]) for name in cascade.outputs)
     if dtype == "declared":
@@ -281,15 +279,20 @@ def _declared(x: Any) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _array(x: Any) -> Array:
+def _array(name: str, x: Any) -> Array:
     """Return a numpy array of a numpy or torch tensor; bfloat16, which numpy lacks, as float32."""
     torch = sys.modules.get("torch")
-    if torch is not None and isinstance(x, torch.Tensor):
+    if torch is None or not isinstance(x, torch.Tensor):
+        return numpy.asarray(x)
+    try:
         x = x.detach().cpu()
         if x.is_floating_point() and x.dtype not in (torch.float16, torch.float32, torch.float64):
             x = x.float()
-        return numpy.asarray(x.numpy())
-    return numpy.asarray(x)
+        return numpy.asarray(x.resolve_neg().numpy())
+    except (RuntimeError, TypeError) as error:  # without data, sparse, nested, of a transform
+        raise ShapeError(
+            f"the interpreter takes tensors that numpy can hold, and {name} is none: {error}"
+        ) from None
 
 
 def _result(x: Present) -> Array:

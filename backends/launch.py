@@ -20,12 +20,13 @@ from ..ir.cascade import Cascade, Scalar
 from ..ir.errors import BackendError, VerificationError
 from ..ir.mapping import Mapping as Mapped
 from ..ir.sizes import rank_sizes
+from .arguments import check_count
 from .dispatch import Launch, dispatcher, quickened
 from .kept import Kept, behind, keep
 from .memory import New, Piece, buffer_shape, contiguous_strides, new, piece
 from .parts import processors_of
 from .static import Made, Static, lasting
-from .triton import launch_options, load, triton
+from .triton import interpreting, launch_options, load, triton
 from .triton_arguments import check_parameters, check_tensors
 from .triton_boxes import Maker, box_maker
 from .walked_sizes import walked_sizes
@@ -121,6 +122,7 @@ class Plan:
         lasts: frozenset[str],
     ) -> Made:
         """Return how tensors like these are answered; kernels that last run only when asked to."""
+        check_count(self.cascade, tensors, parameters)
         device = check_tensors(self.cascade, tensors)
         values = check_parameters(self.cascade, parameters)
         inputs = dict(zip(self.cascade.inputs, tensors, strict=True))
@@ -354,7 +356,9 @@ def fill(
             case "size":
                 return sizes[argument.rank]
             case "parameter":
-                return parameters[argument.parameter or argument.name]
+                given = parameters[argument.parameter or argument.name]
+                # Triton's interpreter makes a number of 32 bits of it, which it calls one of 1 bit
+                return int(given) if interpreting() and isinstance(given, bool) else given
             case "tile":
                 return tiles[argument.name]
             case "box":

@@ -13,6 +13,7 @@ import torch
 from ..ir.cascade import Cascade, Scalar
 from ..ir.errors import BackendError, ShapeError
 from ..ir.sizes import bind_parameters
+from .arguments import check_count
 from .triton import interpreting
 
 FLOATS = ("float16", "bfloat16", "float32")
@@ -28,16 +29,14 @@ def check_tensors(cascade: Cascade, tensors: Sequence[Any]) -> torch.device:
     BackendError : one is no strided torch tensor, has a dtype without code, or is elsewhere.
     """
     names = cascade.inputs
-    if len(tensors) != len(names):
-        raise ShapeError(
-            f"{cascade.name} takes {len(names)} tensors ({', '.join(names)}); {len(tensors)} given"
-        )
+    check_count(cascade, tensors)
     for name, tensor in zip(names, tensors, strict=True):
-        if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided:
-            what = f"a {type(tensor).__name__}" if not isinstance(tensor, torch.Tensor) else "not"
+        what = kind_of(tensor)
+        if what:
             raise BackendError(
                 f"the Triton back end takes strided torch tensors, and {name} is {what};"
-                " convert it, or use backend='interpreter' for numpy arrays"
+                " convert it (torch.from_numpy, to_dense), or use backend='interpreter' for"
+                " numpy arrays"
             )
         check_dtype(name, tensor.dtype)
     devices = {name: tensor.device for name, tensor in zip(names, tensors, strict=True)}
@@ -61,6 +60,15 @@ def check_tensors(cascade: Cascade, tensors: Sequence[Any]) -> torch.device:
             " use backend='interpreter'"
         )
     return device
+
+
+def kind_of(given: Any) -> str:
+    """Return what an argument is that is no strided tensor, else nothing."""
+    if not isinstance(given, torch.Tensor):
+        return f"a {type(given).__name__}"
+    if given.is_nested:
+        return "a nested tensor"
+    return "" if given.layout == torch.strided else f"a {str(given.layout)[6:]} tensor"
 
 
 def check_dtype(name: str, dtype: torch.dtype) -> None:

@@ -53,3 +53,8 @@ def real_quotient(operator: str, x: Value, y: Value) -> Value:
         return whole
     rest = Op("-", (x, Op("*", (y, whole))))
     return Op("where", (Op("==", (y, Number(0.0))), Number(0.0), rest))
+
+
+def truth(value: Value) -> Value:
+    """Return a number as a condition: whether it is not 0."""
+    return value if value_dtype(value) == "bool" else Op("!=", (value, Number(0)))

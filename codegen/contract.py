@@ -295,7 +295,9 @@ class Contractions(Bands):
         return loaded[0] if len(set(loaded)) == 1 else "float32"
 
     def cast(self, value: Value, dtype: str) -> Value:
-        """Return a value in a dtype."""
+        """Return a value in a dtype; a count by way of the float that it stands for."""
+        if self.dtype(value) in ("bool", "int32", "int64"):
+            value = self.real(value)
         return value if self.dtype(value) == dtype else Cast(value, dtype)
 
 

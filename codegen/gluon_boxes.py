@@ -39,7 +39,14 @@ def box_of(
     block = (*(1 for _ in order[2:]), height, last.width)
     parts = [a for a in nest.axes if a.rank == last.rank]
     end = "" if len(parts) == 1 else f"_{parts.index(last)}"
-    return Argument("box", f"{tensor}_box{end}", tensor, order=order, block=block)
+    own = f"{tensor}_{first.rank}" if tensor in stays_and_moves(plan) else tensor
+    return Argument("box", f"{own}_box{end}", tensor, order=order, block=block)
+
+
+def stays_and_moves(plan: Schedule) -> set[str]:
+    """Return the tensors of which rows stay and others are walked, in boxes of other heights."""
+    moving = {x.tensor for x in (*plan.fetched, *plan.vectors)}
+    return {x.load.tensor for x in plan.held if x.load is not None} & moving
 
 
 def vector_of(plan: Schedule, tensor: str, coordinates: tuple[Value, ...]) -> Argument | None:

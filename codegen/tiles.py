@@ -26,7 +26,7 @@ from ..ir.expression import (
 from ..ir.mapping import MappedKernel
 from ..ir.streaming import NEXT, Field
 from .absent import obviously_positive
-from .arithmetic import ARITHMETIC, NARROW, REAL, real_quotient, value_dtype
+from .arithmetic import ARITHMETIC, NARROW, REAL, real_quotient, truth, value_dtype
 from .bounds import join_bounds
 from .loop_nest import (
     Axis,
@@ -245,6 +245,8 @@ class Tiles:
                     values = tuple(
                         Cast(v, "int32") if self.dtype(v) in SHORT else v for v in values
                     )
+                if operator in ("and", "or", "not"):
+                    values = tuple(truth(v) for v in values)
                 if operator in ("//", "%") and "float32" in map(self.dtype, values):
                     return real_quotient(operator, *map(self.real, values))
                 if operator == "**" and not isinstance(values[1], Number):

@@ -48,6 +48,15 @@ if TYPE_CHECKING:
 Scalar = int | float | bool
 
 
+def check_cascade(given: object, taker: str) -> None:
+    """Raise TypeError where a function that takes a cascade is given something else."""
+    if not isinstance(given, Cascade):
+        raise TypeError(
+            f"{taker} takes a cascade, and a {type(given).__name__} is given; "
+            "einfall.cascade(text) reads one"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Einsum:
     """One extended einsum: ``output = body``, at the points that ``filter`` keeps.

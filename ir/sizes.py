@@ -107,7 +107,10 @@ def rank_sizes(
         for access in _reads(cascade, tensor):
             for rank, size in _plain(access.coordinates, shapes[tensor]):
                 found.learn(rank, size, f"{tensor} {tuple(shapes[tensor])}")
-    rules = (_selections_and_parts, _mixed_radix, _computed, _generations, _quotients, _filters)
+    rules = (
+        *(_selections_and_parts, _mixed_radix, _computed, _turned, _generations, _quotients),
+        _filters,
+    )
     # A weaker rule runs only when every stronger one has nothing to add.
     progress = True
     while progress:
@@ -116,7 +119,8 @@ def rank_sizes(
         if rank not in found.sizes:
             raise ShapeError(
                 f"rank {rank!r} of {cascade.name} has no size: no argument has it as a plain "
-                f'coordinate. Give it: sizes={{"{rank}": 64}}.'
+                f"coordinate. Let an input have it, a mask of zeros, say; interpret and lower also "
+                f'take sizes={{"{rank}": 64}}.'
             )
     return {rank: found.sizes[rank] for rank in cascade.ranks}
 
@@ -304,6 +308,24 @@ def _known_shape(
     found: _Sizes, shapes: Mapping[str, tuple[int, ...]], tensor: str
 ) -> tuple[int | None, ...]:
     return shapes[tensor] if tensor in shapes else _shape(found.cascade, tensor, found.sizes)
+
+
+def _turned(found: _Sizes, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Learn that a rank read backwards, or rolled, is as long as what it is read from."""
+    news = False
+    for tensor in found.cascade.inputs:
+        for access in _reads(found.cascade, tensor):
+            for c, size in zip(access.coordinates, shapes[tensor], strict=False):
+                match c:
+                    case Apply("-", (Apply("-", (Size(rank=of), Constant(1))), RankVariable(rank))):
+                        pass
+                    case Apply("%", (Apply("+" | "-", (RankVariable(rank), by)), Size(rank=of))):
+                        of = "" if free_ranks(by) else of
+                    case _:
+                        continue
+                if of == rank:
+                    news |= found.learn(rank, size, f"{tensor} {tuple(shapes[tensor])}")
+    return news
 
 
 def _selections_and_parts(found: _Sizes, shapes: Mapping[str, tuple[int, ...]]) -> bool:

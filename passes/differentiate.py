@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from ..ir.cascade import Cascade
+from ..ir.cascade import Cascade, check_cascade
 from ..ir.errors import PassError
 from ..ir.expression import Apply, Populate, Reduce, tensors
 from .dead import remove_dead
@@ -63,6 +63,7 @@ def differentiate(
     PassError
         for an iterative rank; for an input or output that is none, or that has no gradient.
     """
+    check_cascade(cascade, "differentiate")
     return gradient(cascade, wrt=wrt, of=of).backward
 
 
@@ -85,6 +86,7 @@ def gradient(
             " ordinary rank"
         )
     results = tuple(dict.fromkeys(of if of is not None else outputs_with_gradient(cascade)))
+    wrt, of = ((x,) if isinstance(x, str) else x for x in (wrt, of))
     wanted = None if wrt is None else tuple(dict.fromkeys(wrt))
     for names, known, what in (
         (results, cascade.outputs, "output"),

@@ -261,7 +261,8 @@ def test_ready_is_keyed_by_all_that_matters(recorder: Recorder, device: str) -> 
         run(tensor, scale=scale)
     assert len(run.ready) == 1 + len(calls)
     kinds = [type(arguments[9]) for _, arguments, _ in recorder.calls]
-    assert kinds == [int, int, float, bool, int, int, int, int, int]
+    flag = bool if device == "cuda" else int  # which Triton's interpreter cannot be given
+    assert kinds == [int, int, float, flag, int, int, int, int, int]
 
 
 def test_ready_does_not_grow_without_bound(recorder: Recorder, device: str) -> None:
