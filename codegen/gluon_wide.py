@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from .loop_nest import Load
     from .schedule import Late
 
+PIECE = 64
+"""Columns of a tile that zeros are written over at a time, which fill few registers."""
+
 PIECES = {
     "blank": '''@gluon.jit
-def blank(tile, live):
-    """Write zeros over the rows of a fetched tile that are not live, a piece at a time."""
-    PIECE: gl.constexpr = 64
+def blank(tile, live, PIECE: gl.constexpr):
+    """Write zeros over the rows of a fetched tile that are not live, some columns at a time."""
     LAYOUT: gl.constexpr = gl.BlockedLayout([1, 8], [4, 8], [8, 1], [1, 0])
     there = gl.convert_layout(live.to(gl.int8), gl.SliceLayout(1, LAYOUT))[:, None] != 0
     for i in gl.static_range(tile.shape[1] // PIECE):
@@ -68,4 +70,5 @@ def operands_of(printer: GluonPrinter) -> dict[str, str]:
 def blanked(printer: GluonPrinter, load: Load) -> str:
     """Return the line that writes zeros over what does not exist of a fetched tile."""
     assert load.guard is not None
-    return f"blank({load.var.name}, {printer.value(load.guard, (printer.columns,))})"
+    live = printer.value(load.guard, (printer.columns,))
+    return f"blank({load.var.name}, {live}, {min(PIECE, printer.axes[load.var.axes[1]].width)})"

@@ -158,6 +158,8 @@ def specialise(
     if not found:
         return "its accumulators fill more registers than consumers have"
     cut, tile = found[min(choice, len(found) - 1)]
+    if automatic and cut.crew.wide and features(kernel) <= WIDEST and not twofold(kernel):
+        return "its sums take eight warps, which was measured of gradients alone"
     # with one slot a tile could not be fetched while products still read the one before it
     whole = Configuration(tuple(tile.items()), 4, max(2, num_stages or cut.stages))
     stays = cut.crew.persistent
