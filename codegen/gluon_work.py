@@ -21,6 +21,7 @@ from .loop_nest import (
     Statement,
     Value,
     Var,
+    statements,
     value_axes,
 )
 from .schedule import Schedule, Section
@@ -88,7 +89,7 @@ class Work(GluonPrinter):
 
     def test(self, var: Var, tested: Tested) -> None:
         """Print a test of points: bits for each row, if all that read it select by it."""
-        if not any(asks(v, var) for s in self.work for v in values(s)):
+        if not any(asks(v, var) for s in statements(self.work) for v in values(s)):
             self.tested[var.name] = tested.others
             self.add(f"{var.name} = {tested.bits}")
             return

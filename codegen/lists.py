@@ -64,8 +64,9 @@ class Lists(Frames):
     ) -> Var:
         """Put a value where points do not exist, asking what the tile needs, part by part."""
         tests, lives = self.tests, self.lives
+        self.lives = {}
         for k, (needed, test) in enumerate(self.asked):
-            self.lives, self.tests = {}, {condition: test}
+            self.tests = {condition: test}
             self.scopes.append([])
             self.loads.append({})
             live = self.live(condition, parts, ends=k == 0)
