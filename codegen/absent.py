@@ -108,10 +108,11 @@ def _product(x: str, y: str, x_positive: bool, y_positive: bool) -> str:
     return UNKNOWN
 
 
-def fillings(entry: list[str]) -> Iterator[dict[str, str]]:
+def fillings(entry: list[str], later: list[str]) -> Iterator[dict[str, str]]:
     """Yield ways to fill the tensors at which a condition first cuts: all alike, then some apart.
 
-    A score may have to be -inf where the value that it weighs has to be a number.
+    A score may have to be -inf where the value that it weighs has to be a number. Where a function
+    of it knows no infinity, as a tangent does not, one of the ``later`` tensors is filled.
     """
     yield {}
     for label, _ in FILLS:
@@ -120,6 +121,9 @@ def fillings(entry: list[str]) -> Iterator[dict[str, str]]:
         ways = product(("", *(label for label, _ in FILLS)), repeat=len(entry))
         for labels in sorted(ways, key=lambda x: sum(map(bool, x))):
             yield {name: label for name, label in zip(entry, labels, strict=True) if label}
+    for name in later:
+        for label, _ in FILLS:
+            yield {name: label}
 
 
 def is_identity(value: str, reducer: str) -> bool:

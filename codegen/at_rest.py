@@ -5,11 +5,14 @@ Nothing reads a score there but the exponential, so a sum may be taken in anothe
     S = X * c - w * d;  N = exp2(S - G)   -->   N = exp2(X * c - (w * d + G))
 
 where every addition is part of a fused multiplication. What is a multiple of the exponent is read
-from it, and the factor is taken out of the sum over the tile::
+from it, and the factor is taken out of the sum over the tile. Factors that are one number a row are
+multiplied before they meet points::
 
     N = exp2(k * S - k * G);  T = sum(N * (c * G - c * S));  H = H + T
     -->
     E = k * S - k * G;  N = exp2(E);  T = sum(N * E);  H = H + T * (-c / k)
+
+    X * r * y * c    -->    X * y * (r * c)
 """
 
 from __future__ import annotations
@@ -40,7 +43,26 @@ Form = Mapping[Value, float]
 
 def at_rest(body: Sequence[Statement], kept: Collection[str]) -> tuple[Statement, ...]:
     """Return the work in fewer operations; variables named in ``kept`` are handed on."""
-    return tuple(map(fused, by_exponents(inlined(body, kept))))
+    return tuple(fused(grouped(s)) for s in by_exponents(inlined(body, kept)))
+
+
+def grouped(statement: Statement) -> Statement:
+    """Multiply factors that are one number a row with each other first."""
+    axes = statement.var.axes if isinstance(statement, Let | Fold) else ()
+    folded = (statement.axis,) if isinstance(statement, Fold) else ()
+
+    def rule(x: Value) -> Value | None:
+        if not (isinstance(x, Op) and x.operator == "*" and len(value_axes(x)) == 2):
+            return None
+        rows = {a for f in factors(x) for a in value_axes(f)} - set(axes[1:]) - set(folded)
+        still = [f for f in factors(x) if value_axes(f) <= rows]
+        moving = [f for f in factors(x) if f not in still]
+        if len(still) < 2 or not moving or len(moving) + len(still) != len(factors(x)):
+            return None
+        parts = (reduce(lambda y, z: Op("*", (y, z)), side) for side in (moving, still))
+        return Op("*", tuple(parts))
+
+    return changed(statement, rule)
 
 
 def inlined(body: Sequence[Statement], kept: Collection[str]) -> tuple[Statement, ...]:

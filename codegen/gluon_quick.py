@@ -5,6 +5,7 @@ from __future__ import annotations
 from .loop_nest import Number, Op, Value, value_axes
 
 LOG2_E = 1.4426950408889634
+LN_2 = 0.6931471805599453
 
 QUICK: dict[str, str] = {
     "quick_tanh": '''@gluon.jit
@@ -12,6 +13,12 @@ def quick_tanh(x):
     """The hyperbolic tangent to 11 bits, as many as operands in half precision have."""
     return gl.inline_asm_elementwise(
         "tanh.approx.f32 $0, $1;", "=f,f", [x], dtype=gl.float32, is_pure=True, pack=1
+    )''',
+    "quick_log2": '''@gluon.jit
+def quick_log2(x):
+    """The logarithm to base two by one instruction, to 22 bits; of less than 2^-126 that of 0."""
+    return gl.inline_asm_elementwise(
+        "lg2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=gl.float32, is_pure=True, pack=1
     )''',
     "quick_logistic": '''@gluon.jit
 def quick_logistic(x):

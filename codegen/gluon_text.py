@@ -6,6 +6,8 @@ from .gluon_columns import NEEDED_BY as OF_COLUMNS
 from .gluon_columns import PIECES as COLUMNS
 from .gluon_draw import PIECES as DRAWING
 from .gluon_quick import QUICK
+from .gluon_slopes import NEEDED_BY as OF_SLOPES
+from .gluon_slopes import PIECES as SLOPES
 from .gluon_told import PIECES as TELLING
 from .gluon_wide import PIECES as WIDE
 
@@ -139,6 +141,7 @@ def together(x, LAYOUT: gl.constexpr):
     """The sums along rows of what threads have added up."""
     return gl.convert_layout(gl.sum(x, axis=1), LAYOUT, assert_trivial=True)''',
     **COLUMNS,
+    **SLOPES,
     "watch": '''@gluon.jit
 def watch(CONSUMER: gl.constexpr):
     """Make a register in which a warp notes for itself that a number was large."""
@@ -221,6 +224,7 @@ def turn(consumer):
 
 NEEDED_BY = {
     **OF_COLUMNS,
+    **OF_SLOPES,
     "take_turn": ("turn",),
     "pass_turn": ("turn",),
     "watch": ("noted",),

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 from .at_rest import at_rest
 from .gluon_columns import Tested, point_test
-from .gluon_quick import LOG2_E, times
+from .gluon_quick import LN_2, LOG2_E, times
+from .gluon_slopes import slope_text
 from .gluon_values import GluonPrinter
 from .loop_nest import (
     Cast,
     Fold,
+    Index,
     Let,
     Nest,
     Number,
@@ -26,6 +28,7 @@ from .loop_nest import (
 )
 from .schedule import Schedule, Section
 from .signature import values
+from .slopes import sloped
 from .triton_values import ATOM
 
 if TYPE_CHECKING:
@@ -53,6 +56,7 @@ class Work(GluonPrinter):
             work = at_rest(work or section.resting.body, outer.rested(section))
         elif work is None:
             work = section.work
+        work = tuple(sloped(s, plan.columns) for s in work)
         self.bases, self.names = outer.bases, outer.names
         self.layouts, self.pieces, self.helpers = outer.layouts, outer.pieces, outer.helpers
         self.work = work = tuple(s for s in work if s not in plan.vectors)
@@ -115,7 +119,7 @@ class Work(GluonPrinter):
         """Return the text of an operator; that of points need not be exact.
 
         They are as exact as their operands in half precision, and so is ``quick_tanh``;
-        ``quick_logistic`` is as exact as the function for vectors.
+        ``quick_logistic`` and ``quick_log2`` are as exact as the functions for vectors.
         """
         if len(axes) == 2 and self.ordered(value_axes(op)) == axes:
             match op:
@@ -123,8 +127,14 @@ class Work(GluonPrinter):
                     test
                 ):
                     return self.kept(asked, x, other), ATOM
+                case Op("fma", (Index(), step, begin)):
+                    return slope_text(self, step, begin), ATOM
                 case Op("tanh", (x,)):
                     return f"quick_tanh({self.value(x, axes)})", ATOM
+                case Op("log2", (x,)):
+                    return f"quick_log2({self.value(x, axes)})", ATOM
+                case Op("log", (x,)):
+                    return super().operation(Op("*", (Op("log2", (x,)), Number(LN_2))), axes)
                 case Op("sigmoid", (x,)):
                     return f"quick_logistic({self.value(times(x, -LOG2_E), axes)})", ATOM
         return super().operation(op, axes)

@@ -281,7 +281,7 @@ class Lowering(Sections):
             entry = [e.name for e in alike if not names & set(e.reads)]
             concerned = [f for f in fields if self.taking[f.tensor] == condition]
             best: tuple[dict[str, float], set[str]] = ({}, {f.tensor for f in concerned})
-            for labels in fillings(entry):
+            for labels in fillings(entry, [e.name for e in alike if e.name not in entry]):
                 values: dict[str | Access, str] = dict.fromkeys(self.kernel.infinite, UNKNOWN)
                 values |= dict.fromkeys(self.frames, FINITE)  # these are guarded
                 for access in self.streamed_inputs(traversal):

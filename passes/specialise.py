@@ -192,7 +192,6 @@ def unmeasured(kernel: MappedKernel, sizes: Mapping[str, int]) -> str:
     tiles = prod(outer) * (sizes.get(tiled[0], 0) // (2 * ROWS))
     if known and tiles < PROCESSORS:
         return f"{tiles} tiles of rows leave some of {PROCESSORS} multiprocessors idle"
-    resident = set(kernel.ranks("resident"))
     (traversal,) = kernel.traversals
     early = len(walked_products(kernel))
     if early > 1 and (traversal.domain.table is not None or traversal.walks):
@@ -208,9 +207,6 @@ def unmeasured(kernel: MappedKernel, sizes: Mapping[str, int]) -> str:
         return "several products of more than 128 features, in frames, were not measured"
     if framed and functions(kernel) > early:
         return "several products, and several functions of each point, were not measured"
-    for tensor, ranks in operands(kernel):
-        if streamed[0] in ranks and not resident & set(ranks) and early < 2:
-            return f"its work loads {tensor} as it walks, which was not measured"
     return ""
 
 

@@ -23,6 +23,8 @@ def computed(text: str, given: Sequence[Any]) -> Any:
         return np.where(bits & one, x, np.float32(0) if "0f00000000" in text else LOWEST)
     if text.startswith("rcp.approx.ftz.f32"):
         return (1 / given[0]).astype(np.float32)
+    if text.startswith("lg2.approx.ftz.f32"):
+        return np.log2(given[0]).astype(np.float32)
     if text.startswith("tanh.approx.f32"):
         # as inexact as it may be: its last bit is the eleventh
         return np.tanh(given[0]) * np.float32(1 + 2**-11)

@@ -451,6 +451,7 @@ def language(machine: Machine, pid: int, programs: int) -> dict[str, Any]:
         sqrt=pointwise(np.sqrt),
         rsqrt=pointwise(lambda x: (1 / np.sqrt(x)).astype(np.float32)),
         abs=pointwise(np.abs),
+        fma=pointwise(lambda x, y, z: x * y + z),
         floor=pointwise(np.floor),
         max=folded(np.max),
         min=folded(np.min),
