@@ -12,7 +12,6 @@ from .absent import FINITE, UNKNOWN, ZERO, abstract, is_identity, obviously_posi
 from .arithmetic import NARROW
 from .bands import Bands
 from .loop_nest import (
-    Cast,
     Dot,
     Fold,
     Index,
@@ -247,20 +246,18 @@ class Contractions(Bands):
         summed = found.across == found.along
         if where is not None and axis.name in value_axes(where) and not summed:
             return None
-        band, first = self.diagonals(found, parts)
+        band = self.diagonals(found, parts)
         side = self.product(list(found.sides), parts)
         if summed:
             if where is not None:
                 side = Op("where", (where, self.widen(side), Number(0.0)))
-            pair = self.matched(side, self.load_band(found, band, first, parts))
-            return self.across_band(name, found, pair, band, start)
+            return self.across_band(name, found, parts, side, band, start)
         if axis.padded and self.at_padding(lift, axis.rank) != ZERO:
             inside = Op("<", (Index(axis.name), Number(axis.offset + axis.valid)))
             side = Op("where", (inside, self.widen(side), Number(0.0)))
-        pair = self.matched(side, self.load_band(found, band, first, parts))
         if where is None and start is None:
-            return self.along_band(name, found, axis, pair, band)
-        value: Value = Ref(self.along_band(f"{name}_here", found, axis, pair, band))
+            return self.along_band(name, found, parts, axis, side, band)
+        value: Value = Ref(self.along_band(f"{name}_here", found, parts, axis, side, band))
         if where is not None:
             value = Op("where", (where, value, Number(0.0)))
         return self.let(name, value if start is None else Op("+", (start, value)))
@@ -273,32 +270,6 @@ class Contractions(Bands):
         for x in terms[1:]:
             value = Op("*", (value, self.wide(x, parts)))
         return value
-
-    def matched(self, left: Value, right: Value) -> tuple[Value, Value]:
-        """Give both operands of a dot one dtype.
-
-        What was computed here, in float32, takes the dtype of the operand that comes from memory;
-        where both were computed, the widest float dtype that the kernel reads.
-        """
-        goal = self.common_dtype(left, right)
-        return self.cast(left, goal), self.cast(right, goal)
-
-    def common_dtype(self, left: Value, right: Value) -> str:
-        """Return the dtype that both operands of a dot take."""
-        dtypes = [self.dtype(left), self.dtype(right)]
-        loaded = [d for d in dtypes if d in NARROW]
-        if not loaded:
-            floats = [d for t in self.kernel.reads if (d := self.dtypes.get(t, "")) != ""]
-            narrow = {d for d in floats if d in NARROW}
-            wide = {d for d in floats if d in ("float32", "float64")}
-            return narrow.pop() if len(narrow) == 1 and not wide else "float32"
-        return loaded[0] if len(set(loaded)) == 1 else "float32"
-
-    def cast(self, value: Value, dtype: str) -> Value:
-        """Return a value in a dtype; a count by way of the float that it stands for."""
-        if self.dtype(value) in ("bool", "int32", "int64"):
-            value = self.real(value)
-        return value if self.dtype(value) == dtype else Cast(value, dtype)
 
 
 def exact_factor(expression: Expression) -> bool:

@@ -132,6 +132,7 @@ RECIPES: Mapping[str, Recipe] = {
     "radial_mask": Recipe(
         ("distance: frames", "offset: offsets", "lane: half"), {"s": "block", "B": "half"}
     ),
+    "relative_keys": Recipe((*QKV, "R: h distances e"), lengths="self"),
     "relative_bias": Recipe((*QKV, "R: h distances")),
     "relu_squared": Recipe(lengths="short"),
     "retrieval_head": Recipe(
@@ -233,7 +234,7 @@ def _derived(sizes: Sizes, lengths: str) -> Sizes:
     block = sizes["block"]
     more = {"wide": 2 * block, "rows": -(-p // (2 * block)), "columns": -(-m // block)}
     more |= {"frames": -(-max(p, m) // block), "half": -(-block // 2), "offsets": 3}
-    more |= {"kv": sizes["h"] // sizes["group"], "distances": p + m - 1}
+    more |= {"kv": sizes["h"] // sizes["group"], "distances": max(p + m - 1, 0)}
     return sizes | {"p": p, "m": m} | more
 
 

@@ -89,6 +89,9 @@ def signs_of(
     return None if both & set(free_ranks(rest)) else (here[0], (found[0], found[1]), rest)
 
 
-def band_width(one: int, other: int) -> int:
-    """Return how many diagonals are held for a tile of rows and columns: a power of two."""
-    return 1 << (one + other - 2).bit_length()
+def half_band(one: int, other: int) -> int:
+    """Return half of how many diagonals are held for a tile of so many rows and columns.
+
+    Powers of two, of which the greater one is as many as a row has points, or more.
+    """
+    return max(one, other)

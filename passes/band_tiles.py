@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..ir.band import Band, band, band_width
+from ..ir.band import Band, band, half_band
 from ..ir.cascade import Einsum
 from ..ir.expression import Expression, Reduce
 from ..ir.mapping import MappedKernel
@@ -42,11 +42,10 @@ def summed(item: Einsum | Field) -> tuple[Expression, str] | None:
 
 def band_elements(found: Band, width: Mapping[str, int]) -> int:
     """Return how many numbers rows have along all diagonals of a tile."""
-    diagonals = band_width(width[found.own], width[found.across])
-    return width[found.own] * diagonals
+    return 2 * width[found.own] * half_band(width[found.own], width[found.across])
 
 
 def band_bytes(found: Band, width: Mapping[str, int], size: int, stages: int) -> int:
     """Return the shared memory of a band: what is read, once a stage, and what points take from."""
-    diagonals = band_width(width[found.own], width[found.across])
-    return diagonals * width[found.along] * size * stages + 4 * band_elements(found, width)
+    half = half_band(width[found.own], width[found.across])
+    return 2 * half * width[found.along] * size * stages + 2 * band_elements(found, width)

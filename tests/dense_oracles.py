@@ -146,6 +146,15 @@ def relative_bias(Q: Array, K: Array, V: Array, R: Array) -> Array:
     return weights(S) @ V
 
 
+def relative_keys(Q: Array, K: Array, V: Array, R: Array) -> Array:
+    P = Q.shape[2]
+    S = scores(Q, K)
+    for p in range(P):
+        for m in range(p + 1):
+            S[:, :, p, m] += (Q[:, :, p] * R[:, P - 1 - (p - m)]).sum(-1) / numpy.sqrt(Q.shape[3])
+    return weights(causally(S)) @ V
+
+
 def softcap(Q: Array, K: Array, V: Array, cap: float) -> Array:
     return weights(causally(cap * numpy.tanh(scores(Q, K) / cap))) @ V
 
@@ -345,6 +354,7 @@ ORACLES: dict[str, Callable[..., Any]] = {
     "padding": padding,
     "prefix_lm": prefix_lm,
     "relative_bias": relative_bias,
+    "relative_keys": relative_keys,
     "relu_squared": relu_squared,
     "rope_in_kernel": rope_in_kernel,
     "score_statistics": score_statistics,

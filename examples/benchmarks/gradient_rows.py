@@ -36,22 +36,19 @@ SCALE = {"b": 2, "h": 4, "group": 2, "e": 64, "f": 64, "block": 32}
 class Row:
     """A variant, and how others write it.
 
-    name : of the example; ``text`` declares it where it is none. formula : from tensors and
-    parameters to outputs. functions : a mask and a score for FlexAttention, of (b, h, q, k) and
-    (score, b, h, q, k). after : makes the output from FlexAttention's and its logarithms of sums.
+    name : of the example. formula : from tensors and parameters to outputs. functions : a mask and
+    a score for FlexAttention, of (b, h, q, k) and (score, b, h, q, k). after : makes the output
+    from FlexAttention's and its logarithms of sums.
     """
 
     name: str
     formula: Formula
     functions: Functions | None = None
     after: After | None = None
-    text: str = ""
 
     @property
     def cascade(self) -> einfall.Cascade:
         """What is differentiated."""
-        if self.text:
-            return einfall.cascade(self.text)
         return getattr(einfall.examples, self.name)  # type: ignore[no-any-return]
 
 
@@ -59,12 +56,8 @@ def inputs(
     row: Row, n: int, dtype: torch.dtype, device: str, seed: int = 1
 ) -> tuple[Tensors, dict[str, Any]]:
     """Return a row's tensors for as many queries as keys, and its parameters."""
-    name = "relative_bias" if row.text else row.name
-    arrays, parameters = make(name, seed=seed, scale=SCALE | {"p": n, "m": n})
+    arrays, parameters = make(row.name, seed=seed, scale=SCALE | {"p": n, "m": n})
     made = [torch.from_numpy(x) for x in arrays]
-    if row.text:  # a vector for each distance in place of a number
-        draw = torch.Generator().manual_seed(seed)
-        made[3] = torch.randn(made[3].shape[0], 2 * n - 1, SCALE["e"], generator=draw)
     return tuple((x.to(dtype) if x.is_floating_point() else x).to(device) for x in made), parameters
 
 
@@ -281,17 +274,6 @@ def core_context(tensors: Tensors, parameters: Parameters) -> Tensors:
     return (A[..., :groups] @ values + A[..., groups:] @ V,)
 
 
-RELATIVE_KEYS = """def relative_keys(Q, K, V, R):
-    X[b, h, p, m: m <= p] = (
-        Q[b, h, p, e] * K[b, h, m, e] + Q[b, h, p, e] * R[h, m - p + size(m) - 1, e]
-    )
-    S[b, h, p, m] = X[b, h, p, m] / sqrt(size(e))
-    A[b, h, p, m] = softmax[m](S[b, h, p, m])
-    O[b, h, p, f] = A[b, h, p, m] * V[b, h, m, f]
-    return O
-"""
-"""Huang et al., Music Transformer, arXiv 1809.04281, equation 3: a vector for each distance."""
-
 ROWS = (
     masked("causal", lambda tensors, parameters: (sees_behind, None)),
     Row("sink", sink, lambda tensors, parameters: (sees_behind, None), sink_after),
@@ -302,7 +284,7 @@ ROWS = (
     Row("landmark", landmark),
     Row("sigmoid", sigmoid),
     masked("softcap", softcap),
-    Row("relative_keys", relative_keys, text=RELATIVE_KEYS),
+    Row("relative_keys", relative_keys),
     Row("sink_tokens", sink_tokens),
     masked("document", document),
     masked("sliding_window", sliding_window),
