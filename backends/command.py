@@ -292,6 +292,8 @@ def bench(cascade: Cascade, settings: Settings, options: Bench) -> int:
 
     points: list[Point] = []
     for one in points_of:
+        # tuned peers compile for minutes
+        print(f"measuring {shown(one)}", file=sys.stderr, flush=True)
         points.append(
             measure(
                 cascade,
