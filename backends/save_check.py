@@ -182,6 +182,8 @@ def self_test(lowered: Lowered) -> Iterator[str]:
     yield "def test():"
     yield '    """Compare with values of the float64 interpreter, on a small example."""'
     yield '    device = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"'
+    yield '    if device == "cuda" and not torch.cuda.is_available():'
+    yield '        raise SystemExit("a GPU is needed; TRITON_INTERPRET=1 runs this without")'
     yield "    inputs = ["
     for k, t in enumerate(cascade.inputs):
         if t in cascade.unique:

@@ -31,7 +31,7 @@ def below(limit, first, WIDTH: gl.constexpr):
     """The columns of a tile that lie below a limit of each row: a bit for each a thread holds."""
     ROW: gl.constexpr = gl.SliceLayout(1, gl.SliceLayout(2, gl.SliceLayout(3, held(WIDTH))))
     FOUR: gl.constexpr = gl.SliceLayout(0, gl.SliceLayout(1, gl.SliceLayout(3, held(WIDTH))))
-    reach = gl.minimum(gl.maximum(limit, first), first + WIDTH) - first
+    reach = (gl.minimum(gl.maximum(limit, first), first + WIDTH) - first).to(gl.int32)
     reach = gl.convert_layout(reach, ROW, assert_trivial=True)[:, None, None, None]
     reach = gl.maximum(reach - 2 * gl.arange(0, 4, layout=FOUR)[None, None, :, None], 0)
     return first_bits(2 * (reach // 8) + gl.minimum(reach % 8, 2))''',

@@ -6,6 +6,7 @@ import re
 from math import inf
 from typing import TYPE_CHECKING
 
+from .arithmetic import value_dtype
 from .at_rest import at_rest
 from .gluon_columns import Tested, point_test
 from .gluon_quick import LN_2, LOG2_E, times
@@ -109,6 +110,8 @@ class Work(GluonPrinter):
     def kept(self, asked: Var, x: Value, other: Number) -> str:
         """Return a selection by bits, and by what else was asked of points."""
         axes = asked.axes
+        if value_dtype(x) != "float32":  # a register is selected as the number that it holds
+            x = Cast(x, "float32")
         for test in self.tested[asked.name]:
             x = Op("where", (test, x, other))
         width, layout = self.extent(self.columns), self.layout(axes)

@@ -19,6 +19,7 @@ Declare a variant as a cascade of extended einsums, read the kernels that come o
 
 from __future__ import annotations
 
+from . import examples
 from .backends.analyse import analyse
 from .backends.block_mask import block_mask
 from .backends.compile import Compiled, compile
@@ -60,6 +61,7 @@ __all__ = [
     "cascade",
     "compile",
     "differentiate",
+    "examples",
     "interpret",
     "slice_filter",
     "slices",

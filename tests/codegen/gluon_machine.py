@@ -323,6 +323,9 @@ def language(machine: Machine, pid: int, programs: int) -> dict[str, Any]:
         machine.run([partial(function, *given) for function, given in parts])
 
     def assembly(text: str, *others: Any, **options: Any) -> Any:
+        for kind, x in zip(others[0].split(",")[1:], others[1], strict=True) if others else ():
+            real = np.asarray(x).dtype.kind == "f"
+            assert (kind == "f") == real, "a register is read as another kind of number"
         made = computed(text, others[1] if len(others) > 1 else ())
         if made is not None:
             return tile(made)
