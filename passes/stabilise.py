@@ -63,6 +63,8 @@ def stabilise(
     goes out again in a quotient or a logarithm; where a result would change, the factor or its
     logarithm is put back. A term without the factor that is added to such a sum joins the maximum.
     A sum that is never normalised stays as it is: a frame would have to be undone, with overflow.
+    Where a logarithm is taken of an exponential itself, as in log(1 + exp(S[p, m])), each point has
+    a frame of its own.
 
     A frame that is there goes away where the exponent is known to stay within ``static`` of 0
     without it. ``parameters`` are values known for certain; defaults are not.
@@ -83,13 +85,18 @@ def stabilise(
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """An exponential in an einsum: its exponent, and the filter under which it is summed."""
+    """An exponential in an einsum: its exponent, and the filter under which it is summed.
+
+    alone : whether a logarithm of the same einsum is taken of it, which takes away a frame of each
+    of its points.
+    """
 
     einsum: str
     operator: str
     exponent: Expression
     summed: tuple[str, ...]
     filter: Expression | None
+    alone: bool = False
 
 
 def exponentials(cascade: Cascade) -> Iterator[Place]:
@@ -100,8 +107,11 @@ def exponentials(cascade: Cascade) -> Iterator[Place]:
         body = einsum.body.body if isinstance(einsum.body, Reduce) else einsum.body
         if not pointwise(body):
             continue
+        logs = [y for y in walk(body) if isinstance(y, Apply) and y.operator in ("log", "log2")]
         for x in walk(body):
             match x:
+                case Apply("exp" | "exp2" as operator, (inner,)) if any(x in walk(y) for y in logs):
+                    yield Place(einsum.name, operator, inner, (), einsum.filter, alone=True)
                 case Apply("exp" | "exp2" as operator, (inner,)):
                     ranks, filters = summed(cascade, einsum, inner)
                     conditions = [f for f in (einsum.filter, *filters) if f is not None]
@@ -135,7 +145,7 @@ def summed(
 
 def put_frame(cascade: Cascade, known: Ranges, static: float) -> Cascade | None:
     """Subtract a maximum from the first exponent that needs one; None where none does."""
-    places = [p for p in exponentials(cascade) if p.summed]
+    places = [p for p in exponentials(cascade) if p.summed or p.alone]
     for place in places:
         if known.bounded_above(place.exponent, place.filter) <= static:
             continue

@@ -61,6 +61,17 @@ CASES: dict[str, tuple[str, str]] = {
     L[p] = L_framed[p] + S_max[p]
     return O, L""",
     ),
+    "a logarithm of each point": (
+        """(S, V):
+    A[p, m] = log(1 + exp(S[p, m]))
+    O[p, f] = sum[m](A[p, m] * V[m, f])
+    return O""",
+        """
+    S_max[p, m] = max(S[p, m], 0)
+    A[p, m] = log(exp(-S_max[p, m]) + exp(S[p, m] - S_max[p, m]))
+    O[p, f] = sum[m]((A[p, m] + S_max[p, m]) * V[m, f])
+    return O""",
+    ),
     "rows without points, and the sum itself": (
         """(S, V):
     X[p, m: m < p] = S[p, m] * 2
