@@ -132,7 +132,7 @@ def emit(
 
     if known.emitter == "tl":
         return kernel, in_triton()
-    cut = specialise(
+    cut = long_number(known) or specialise(
         kernel,
         dtypes=dtypes,
         sizes=known.sizes,
@@ -159,6 +159,12 @@ def emit(
             " a kernel in Triton"
         )
     return replace(kernel, emitter=f"tl, because {found}"), in_triton()
+
+
+def long_number(known: Known) -> str:
+    """Return why no Gluon kernel takes the parameters: its limits of columns have 32 bits."""
+    values = ((n, x) for n, x in known.parameters.items() if isinstance(x, int))
+    return next((f"{n} = {x} takes 64 bits" for n, x in values if not -(2**31) <= x < 2**31), "")
 
 
 def apart(mapped: MappedKernel, printed: Kernel, kernel: MappedKernel) -> bool:

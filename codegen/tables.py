@@ -159,7 +159,8 @@ class TableLowering(Lowering):
         inside = Op("min", (tile, Op("-", (end, Number(1)))))  # what is read lies in the rank
         self.firsts = self.let(f"{rank}_firsts", Op("*", (inside, width)), along, "int32")
         after = Op("+", (Ref(self.firsts), width))
-        ends = [x for part in (table.some, table.every) for x in walk(part)]
+        asked = (table.some, table.every, *(p.every for p in table.parts if table.marked))
+        ends = [x for part in asked for x in walk(part)]
         if Parameter(f"{rank}_last") in ends:
             last = Op("-", (Op("min", (after, size)), Number(1)))
             self.lasts = self.let(f"{rank}_lasts", last, along, "int32")

@@ -52,3 +52,23 @@ def test_operands(text: str, shapes: tuple[tuple[int, ...], ...]) -> None:
     if text is not COUNTED:
         boxes = [a.block for a in found.kernels[0].arguments if a.name in ("X_m_box", "X_p_box")]
         assert len(set(boxes)) == 2
+
+
+def test_a_number_of_64_bits_is_left_to_triton() -> None:
+    big = torch.empty(4, 16, 2048, 64, dtype=torch.float16, device="meta")
+    f = einfall.compile(einfall.examples.sliding_window, target="sm_90", emitter="gluon")
+    with pytest.raises(einfall.BackendError, match="takes 64 bits"):
+        f.lower(big, big, big, W=2**40)
+
+
+def test_marks_of_tiles_ask_for_their_last_coordinates() -> None:
+    c = einfall.cascade("""
+def drawn(Q, K, V):
+    S[b, h, p, m: m <= p and random(b, h, p, m, 17) > 0.3] = Q[b, h, p, e] * K[b, h, m, e]
+    A[b, h, p, m] = softmax[m](S[b, h, p, m])
+    O[b, h, p, f] = A[b, h, p, m] * V[b, h, m, f]
+    return O
+""")
+    big = torch.empty(1, 3, 2049, 64, dtype=torch.float16, device="meta")
+    found = einfall.compile(c, target="sm_90", emitter="gluon").lower(big, big, big)
+    assert "m_lasts = " in found.kernels[0].text
