@@ -37,7 +37,12 @@ def keep_key(library: Any) -> None:
     if not str(library.__version__).startswith(VERSIONS):
         make()
         return
-    path = cache_folder() / "triton" / f"{stamp(library)}.txt"
+    try:
+        path = cache_folder() / "triton" / f"{stamp(library)}.txt"
+    except (OSError, RuntimeError) as error:  # a file that cannot be looked at; no home folder
+        log.info("Triton's key is not kept: %s", error)
+        make()
+        return
     key = read(path)
     if key is not None:
         home.triton_key = wraps(make)(lambda: key)

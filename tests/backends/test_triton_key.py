@@ -96,6 +96,13 @@ def test_other_versions_and_unwritable_folders_hash_as_ever(
     assert len(made) == 4
 
 
+def test_a_file_that_cannot_be_looked_at_is_left_to_triton(folder: Path) -> None:
+    made: list[str] = []
+    (folder / "compiler" / "gone.py").symlink_to(folder / "nowhere.py")
+    keep_key(library(folder, made))
+    assert len(made) == 1 and not (folder.parent / "cache").exists()
+
+
 def test_the_files_are_those_that_triton_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
     home = triton().runtime.cache
     folder = Path(triton().__file__).parent
