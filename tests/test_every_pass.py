@@ -33,6 +33,8 @@ def test_passes_keep_the_value(name: str) -> None:
     known = Known(sizes, shapes, values, dtypes)
     memory = dict(zip(cascade.inputs, arrays, strict=True))
     for step in run(cascade, known):
+        if step.after is step.before:  # it was looked at behind the pass before
+            continue
         kept = {rank: n for rank, n in sizes.items() if rank in step.after.ranks}
         found = evaluate(step.after, memory, values, sizes=kept)
         for tensor, expected in zip(step.after.outputs, truth, strict=True):
