@@ -42,7 +42,7 @@ from .partition import (
 from .resting import resting
 from .selection_tiles import RANK_IS_LONG, Configuration
 from .tile_work import operands
-from .walk_ends import limited, named, short, slanted, uneven
+from .walk_ends import ends_moving, limited, named, short, slanted, uneven
 
 ROWS = 64
 """Rows of a consumer."""
@@ -212,10 +212,13 @@ def unmeasured(kernel: MappedKernel, sizes: Mapping[str, int]) -> str:
 
 def unmeasured_wide(kernel: MappedKernel, sizes: Mapping[str, int]) -> str:
     """Return the same of kernels whose sums take eight warps."""
-    (streamed,) = kernel.ranks("streamed")
+    (rows,), (streamed,) = kernel.ranks("tiled"), kernel.ranks("streamed")
     (traversal,) = kernel.traversals
-    if sizes.get(streamed, LENGTHS) < LENGTHS:
-        return f"{streamed} has fewer than {LENGTHS} coordinates"
+    for rank, least in ((rows, SHORTEST), (streamed, LENGTHS)):
+        if sizes.get(rank, least) < least:
+            return f"{rank} has fewer than {least} coordinates, which was not measured"
+    if any(ends_moving(kernel, rows)):
+        return f"more than {WIDEST} features of rows that walk elsewhere were not measured"
     if traversal.domain.table is not None or traversal.walks:
         return f"more than {WIDEST} features of rows that walk a list were not measured"
     lengths = dict(kernel.static)
