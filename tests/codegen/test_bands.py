@@ -88,6 +88,35 @@ def test_gradients_lay_columns_along_diagonals(dtype: str) -> None:
     assert not any(CUBE in text for text in texts)
 
 
+WALKS = {
+    "a list": ("m // 16 in Blocks[p // 32] and m <= p", {"p": 32, "m": 16}),
+    "a window": ("m <= p and p - m < 20", {"p": 32, "m": 16}),
+    "wide tiles of columns": ("m <= p", {"p": 16, "m": 64}),
+}
+
+
+@pytest.mark.parametrize("walk", WALKS.values(), ids=WALKS)
+def test_keys_and_values_of_distances_where_walks_skip_tiles(
+    walk: tuple[str, dict[str, int]],
+) -> None:
+    """Shaw et al., arXiv 1803.02155, equations 3 and 4; of distances that occur."""
+    exists, tiles = walk
+    inputs = "Q, K, V, R, U" + (", Blocks" if "Blocks" in exists else "")
+    found = einfall.cascade(f"""
+    def f({inputs}):
+        S[p, m: {exists}] = Q[p, e] * K[m, e] + Q[p, e] * R[p - m, e]
+        A[p, m] = softmax[m](S[p, m])
+        O[p, f] = sum[m](A[p, m] * V[m, f]) + sum[m](A[p, m] * U[p - m, f])
+        return O
+    """)
+    draw = torch.Generator().manual_seed(7)
+    given = [torch.randn(100, n, generator=draw) for n in (16, 16, 24, 16, 24)]
+    lists = torch.stack([torch.randperm(7, generator=draw)[:4] for _ in range(4)]).int()
+    given += [lists] if "Blocks" in exists else []
+    lowered = assert_kernels_agree(found, given, {}, TOLERANCE["float32"], tiles)
+    assert lowered.kernels[-1].text.count("tl.gather(") >= 2
+
+
 def test_other_steps_are_no_diagonals() -> None:
     scores = "X[p, m] = Q[p, e] * K[m, e] + Q[p, e] * R[(p + 2 * m) % (size(p) + size(m) - 1), e]"
     given = tensors(21, 18, 16, "float32")
