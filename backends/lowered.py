@@ -144,7 +144,8 @@ def emit(
         automatic=known.emitter == "auto",
     )
     if isinstance(cut, MappedKernel):
-        cut = mark_tables(bound_tables(with_own_tables(cut, mapping), known.sizes))
+        cut = bound_tables(with_own_tables(cut, mapping), known.sizes)
+        cut = mark_tables(whole_tiles(cut, known.parameters))
     # a kernel whose results are kept between calls is left out of most of them
     beside = follows and before is not None and not known.static and apart(*before, kernel)
     found: str | Kernel = cut if isinstance(cut, str) else ""

@@ -95,7 +95,8 @@ class Frames(Contractions):
 
     def guarded(self, x: Expression, parts: Parts) -> Expression:
         """Return an expression in which frames that may be at their identity are made safe."""
-        if self.rests and self.kernel.crew is not None and self.kernel.crew.joined:
+        crew = self.kernel.crew
+        if self.rests and crew is not None and crew.joined and crew.drawn:
             return rewrite(x, lambda part: self.low(part, parts))
         if not self.cut or self.rests or not self.frames & set(tensors(x)):
             return x
@@ -113,7 +114,8 @@ class Frames(Contractions):
         """Return a frame at rest, a very low number where nothing was taken in yet.
 
         A point that exists makes an infinite weight there as ever, by which it is told that the
-        frame has to move; one that is left out, minus infinity, weighs 0 and not less than nothing.
+        frame has to move; one that is left out, minus infinity, weighs 0. Where data say which
+        tiles rows walk, some may walk many without a point.
         """
         if not isinstance(x, Access) or x.tensor not in self.frames:
             return None

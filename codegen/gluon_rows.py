@@ -192,8 +192,9 @@ class Rows(GluonPrinter):
         self.products("step")
         self.late_products("step - 1")
         self.turn("pass_turn")
-        hear(self, (call, resting), "step")
-        self.wait_early(len(self.plan.late), "step", calls, self.walk.at)
+        seldom = self.joined is not None and self.joined.seldom
+        hear(self, (call, resting, *(tests if seldom else ())), "step")
+        self.wait_early(len(self.plan.late), "step", {} if seldom else calls, self.walk.at)
         if section.loop.cut and not self.joined:
             self.read_vectors()
         if section.resting is None:
@@ -201,12 +202,14 @@ class Rows(GluonPrinter):
             self.wait_late("step - 1", split=True)
             self.carry()
         else:
-            self.rest(section, call, resting)
+            self.rest(section, call, resting, calls)
         self.add("step += 1")
         self.depth -= 1
 
-    def rest(self, section: Section, call: str, resting: str) -> None:
+    def rest(self, section: Section, call: str, resting: str, calls: Mapping[str, str]) -> None:
         """Take a tile in with frames at rest; where its terms are large, once more with new ones.
+
+        So is one that needs a test, where that is seldom.
 
         What the tile is made of stays in registers until that is known. Weights in half precision
         hold what counts as large, and sums have as much room above.
@@ -221,13 +224,17 @@ class Rows(GluonPrinter):
         for bound in section.resting.bounds:
             self.add(f"note_large({bound.name}_resting - {bound.name}_shares, CONSUMER)")
         self.wait_late("step - 1", split=True)
-        self.add("if large(CONSUMER) == 0:")
+        seldom = self.joined is not None and self.joined.seldom
+        marks = self.joined.marks if self.joined is not None and seldom else ()
+        self.add(f"if {' + '.join(['large(CONSUMER)', *marks])} == 0:")
         for v in grown:
             self.add(f"    {v}_shares = {v}_resting")
         self.add("else:")
         self.depth += 1
         self.collect(grown)
         self.share(grown)
+        if seldom:
+            leave_out(self, calls, "step", self.walk.at, heard=True)
         self.call(self.anew(call))
         self.rescale()
         self.depth -= 1
@@ -318,11 +325,11 @@ class Rows(GluonPrinter):
         """Wait for a tile's early products, and let their operands be fetched over.
 
         ``calls`` : of the tests, where tiles are joined; they are done ahead of that, at which
-        groups of warps wait for all. ``at`` : the tile's place among the sections, end to end.
+        groups of warps wait for all; {} if not. ``at`` : the place among the sections, end to end.
         """
         names = list(dict.fromkeys(d.var.name for d in self.plan.products))
         self.wait(pending, names)
-        if self.joined:
+        if self.joined and calls:
             leave_out(self, calls, step, at)
         for load in self.plan.fetched:
             if not self.plan.read_late(load):

@@ -15,7 +15,6 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from .gluon_told import ring
-from .loop_nest import value_vars
 
 if TYPE_CHECKING:
     from .gluon_rows import Rows
@@ -31,22 +30,23 @@ def test_name(k: int) -> str:
 
 def hear(rows: Rows, calls: Iterable[str], step: str) -> None:
     """Take to registers what is told of a tile: what its work reads, and which tests it needs."""
-    tests = rows.joined.tests if rows.joined else ()
-    asked = {n for t in tests if t.condition is not None for n in value_vars(t.condition)}
+    marks = rows.joined.marks if rows.joined else ()
     text = " ".join(calls)
     for name in rows.told.tiles:
-        if name in asked or re.search(rf"\b{name}\b", text):
+        if name in marks or re.search(rf"\b{name}\b", text):
             rows.add(f"{name} = told({ring(name)}.index({step} % STAGES))")
 
 
-def leave_out(rows: Rows, calls: Calls, step: str, at: str) -> None:
-    """Leave points out of a tile that is ``at`` places into the walk, where it needs that."""
+def leave_out(rows: Rows, calls: Calls, step: str, at: str, *, heard: bool = False) -> None:
+    """Leave points out of a tile that is ``at`` places into the walk, where it needs that.
+
+    ``heard`` : whether it is in registers already where the tile lies.
+    """
     assert rows.joined is not None
     made = ", ".join(dict.fromkeys(d.var.name for d in rows.plan.products))
     tests, depth, first = rows.joined.tests, rows.depth, rows.plan.columns.first
     if len(tests) > 1:
-        marks = [n for t in tests if t.condition is not None for n in value_vars(t.condition)]
-        rows.add(f"if {' + '.join(marks)} != 0:")
+        rows.add(f"if {' + '.join(rows.joined.marks)} != 0:")
         rows.depth += 1
     for k, test in enumerate(tests):
         call, condition = calls[test_name(k)], test.condition
@@ -55,7 +55,7 @@ def leave_out(rows: Rows, calls: Calls, step: str, at: str) -> None:
         rows.depth += 1
         if set(test.work) & set(rows.plan.vectors):
             rows.read_vectors()
-        if first in rows.told.tiles and re.search(rf"\b{first}\b", call):
+        if not heard and first in rows.told.tiles and re.search(rf"\b{first}\b", call):
             rows.add(f"{first} = told({ring(first)}.index({step} % STAGES))")
         rows.add(f"{made} = {call}")
         rows.depth -= 1

@@ -128,6 +128,22 @@ def test_machine_catches_what_is_told_wrongly(how: str) -> None:
     pytest.fail(f"nothing noticed: {how}")
 
 
+def test_a_listed_block_that_is_cut_is_taken_once_more() -> None:
+    name = "lists below a limit"
+    found, _, truth = case(name)
+    assert "if large(CONSUMER) + m_test == 0:" in rows_of(found)
+    got = run_broken(name, r"large\(CONSUMER\) \+ m_test", "large(CONSUMER)", 0)
+    assert relative(got, truth[0]) > 1e-2
+
+
+def test_tiles_that_are_all_whole_have_a_loop_of_their_own() -> None:
+    f = einfall.compile(examples.radial_blocks, emitter="gluon", target="sm_90", parts={"m": 1})
+    sizes = {"b": 1, "h": 2, "p": 4096, "m": 4096, "e": 64, "f": 64, "d": 16, "o": 3}
+    text = rows_of(f.lower(sizes=sizes, dtype="float16", s=256, B=128))
+    whole = text.partition("range(gl.where(0 < partial_tiles, 0, 1), full_tiles)")[2]
+    assert "radial_blocks_whole_resting(" in whole and "told(m_" not in whole
+
+
 def test_rows_without_tiles_give_nothing() -> None:
     _, given, _ = case("lists below a limit")
     given = [*given[:-1], torch.zeros_like(given[-1])]
