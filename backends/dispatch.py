@@ -17,7 +17,7 @@ import torch
 from .compile_together import compile_together
 from .memory import New, Piece
 from .quick import ALIGNED, quick_call
-from .triton import interpreting, triton
+from .triton import illegal, interpreting, refusal, triton
 from .triton_boxes import Maker
 
 DIRECT = ("3.6",)
@@ -43,7 +43,13 @@ class Launch:
 
     def through_triton(self, tensors: Sequence[torch.Tensor]) -> Any:
         """Launch by Triton's dispatch, which compiles if it has to; return what it compiled."""
-        return self.function[(self.programs,)](*self.filled(tensors), **self.options)
+        try:
+            return self.function[(self.programs,)](*self.filled(tensors), **self.options)
+        except Exception as error:
+            if not illegal(error):
+                raise
+            name = getattr(self.function, "__name__", str(self.function))
+            raise refusal(error, name) from error
 
     def compile(self, tensors: Sequence[torch.Tensor]) -> None:
         """Compile what that would launch, if it has to be compiled."""

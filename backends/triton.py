@@ -172,3 +172,24 @@ def load_text(kernel: Kernel) -> Any:
         # Triton would compile again for a length that is, or is not, a multiple of 16
         function = triton().jit(function.fn, do_not_specialize=list(kernel.lengths))
     return _loaded.setdefault(key, function)
+
+
+def illegal(error: BaseException) -> bool:
+    """Whether an error says that this mapping cannot be compiled or launched on this machine."""
+    runtime, compiler = triton().runtime.errors, triton().compiler.errors
+    kinds = (runtime.OutOfResources, runtime.PTXASError, compiler.CompilationError)
+    # MLIR's own failures come without a class.
+    found = isinstance(error, kinds) or "PassManager::run failed" in str(error)
+    return found or (isinstance(error, BackendError) and illegal(error.__cause__ or Exception()))
+
+
+def refusal(error: Exception, kernel: str) -> BackendError:
+    """Return what to say where Triton cannot compile or launch a kernel."""
+    root: BaseException = error
+    while root.__cause__ is not None:
+        root = root.__cause__
+    said = str(root).strip().splitlines() or [type(root).__name__]
+    return BackendError(
+        f"Triton cannot compile or launch kernel {kernel} here ({said[0][:300]}); give compile "
+        'other tiles, num_warps=8 or num_stages=1, or emitter="tl"'
+    )

@@ -19,7 +19,7 @@ import torch
 from ..ir.errors import BackendError
 from .cache import Record, source_hash, tuning_records
 from .launch import Plan
-from .triton import triton
+from .triton import illegal, triton
 
 log = logging.getLogger(__name__)
 
@@ -104,18 +104,11 @@ def trial(name: str, plan: Plan, call: Callable[[Plan], object], measure: Measur
         if not illegal(error):
             raise
         # The compiler's messages quote whole kernels behind their first line.
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        first = error.__cause__ if isinstance(error, BackendError) and error.__cause__ else error
+        reason = f"{type(first).__name__}: {first}".splitlines()[0][:300]
     log.info("%s: %s", shape_of(plan), reason or f"{milliseconds:.4f} ms")
     shape = json.dumps(shape_of(plan))
     return {"candidate": name, "kernels": shape, "milliseconds": milliseconds, "reason": reason}
-
-
-def illegal(error: Exception) -> bool:
-    """Whether an error says that this mapping cannot be compiled or launched on this machine."""
-    runtime, compiler = triton().runtime.errors, triton().compiler.errors
-    kinds = (runtime.OutOfResources, runtime.PTXASError, compiler.CompilationError)
-    # MLIR's own failures come without a class.
-    return isinstance(error, kinds) or "PassManager::run failed" in str(error)
 
 
 def benchmark(function: Callable[[], object]) -> float:

@@ -10,7 +10,8 @@ import torch
 from einfall.backends import dispatch
 from einfall.backends.dispatch import Launch, dispatcher
 from einfall.backends.memory import Piece
-from einfall.backends.triton import triton
+from einfall.backends.triton import illegal, triton
+from einfall.ir.errors import BackendError
 
 
 class Compiled:
@@ -107,3 +108,17 @@ def test_tensors_between_kernels_share_one_allocation(function: Function) -> Non
 
 def test_what_an_interpreter_runs_is_never_direct() -> None:
     assert not dispatch.can_be_direct(torch.device("cpu"))
+
+
+def test_what_triton_cannot_launch_is_said_by_the_kernels_name() -> None:
+    class Large:
+        __name__ = "large_kernel"
+
+        def __getitem__(self, grid: Any) -> Any:
+            raise triton().runtime.errors.OutOfResources(300_000, 232_448, "shared memory")
+
+    launch = Launch(Large(), 1, [], [], {})
+    words = "large_kernel here .out of resource: shared memory.*num_stages=1"
+    with pytest.raises(BackendError, match=words) as error:
+        launch.through_triton([])
+    assert illegal(error.value), "a partition that tuning leaves out"
