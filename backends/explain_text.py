@@ -168,6 +168,8 @@ def language(k: KernelExplanation) -> Iterator[str]:
         yield "it draws the next when it is done with one, for the data say how long each takes"
     if k.crew.joined:
         yield "tiles that are tested share the loop of whole ones"
+    if k.crew.spare:
+        yield "operands that stay have two places, so that the next rows' are there in time"
     if k.crew.ahead:
         yield "a tile's first product is issued beside the last one of the tile before"
     if k.crew.behind:

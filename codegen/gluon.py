@@ -225,10 +225,11 @@ class File:
                 made[f"{name}_rows"] = f"gl.allocate_shared_memory(gl.{x.dtype}, {shape}, {layout})"
                 continue
             box = self.box(x.load)
-            made[f"{name}_rows"] = boxes_in(box, "CONSUMERS")
-            made[f"{name}_full"] = "barriers(CONSUMERS, 1)"
+            places = "2 * CONSUMERS" if rows.spare else "CONSUMERS"
+            made[f"{name}_rows"] = boxes_in(box, places)
+            made[f"{name}_full"] = f"barriers({places}, 1)"
             if self.crew.persistent:
-                made[f"{name}_empty"] = "barriers(CONSUMERS, 1)"
+                made[f"{name}_empty"] = f"barriers({places}, 1)"
         loads = (*self.plan.fetched, *self.plan.vectors)
         carriers = [rows.carrier(x) for x in loads]
         for load in loads:

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from .gluon_boxes import box_of, place
 from .gluon_draw import drawing
+from .gluon_spare import PARITY
+from .gluon_spare import place as spare_place
 from .gluon_told import ring
 from .gluon_values import GluonPrinter
 from .gluon_walk import Walk, stay
@@ -116,16 +118,19 @@ class Fetcher(GluonPrinter):
         box = box_of(self.nest, self.plan, held.load.tensor, held.load.coordinates)
         assert box is not None
         self.boxes.setdefault(box.name, box)
-        name = held.var.name
+        name, own, parity = held.var.name, "i", "turn & 1"
         at = place(self, box, held.load.coordinates, f"{self.plan.rows.first} + i * ROWS")
         self.add("for i in tl.static_range(CONSUMERS):")
+        if self.spare:
+            own, parity = "own", PARITY
+            self.add(f"    own = {spare_place('i')}")
         if self.crew.persistent:
-            self.add(f"    mbarrier.wait({name}_empty.index(i), (turn & 1) ^ 1)")
+            self.add(f"    mbarrier.wait({name}_empty.index({own}), ({parity}) ^ 1)")
         if held == self.told.held:
             for v in self.told.rows:
                 self.add(f"    tell({ring(v.name)}.index(i), {v.name})")
-        self.add(f"    mbarrier.expect({name}_full.index(i), {box.name}.block_type.nbytes)")
-        copy = f"{box.name}, {at}, {name}_full.index(i), {name}_rows.index(i)"
+        self.add(f"    mbarrier.expect({name}_full.index({own}), {box.name}.block_type.nbytes)")
+        copy = f"{box.name}, {at}, {name}_full.index({own}), {name}_rows.index({own})"
         self.add(f"    tma.async_copy_global_to_shared({copy})")
 
     def tell_tile(self, load: Load, step: str) -> None:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 
 from .gluon_boxes import box_of, place
+from .gluon_spare import PARITY, begun_late
+from .gluon_spare import place as spare_place
 from .gluon_tests import hear, leave_out, test_name
 from .gluon_told import own_setup, reads_of, ring
 from .gluon_values import GluonPrinter
@@ -55,7 +57,8 @@ class Rows(GluonPrinter):
     def set_up(self) -> None:
         """Write what every tile of rows begins with; what is told is not computed here."""
         told = {v.name for v in self.told.rows}
-        kept = own_setup(self.plan, told)
+        once = begun_late(self.plan) if self.spare else ()
+        kept = [s for s in own_setup(self.plan, told) if s not in once]
         later = [s for s in kept if told & reads_of(s, kept)]
         for s in kept:
             if s not in later:
@@ -137,9 +140,9 @@ class Rows(GluonPrinter):
         self.add("")
         for held in plan.held:
             if stays and held.load is not None:
-                self.add(f"mbarrier.arrive({held.var.name}_empty.index(CONSUMER))")
+                self.add(f"mbarrier.arrive({held.var.name}_empty.index({self.own}))")
         self.add("# the late products of the last tile")
-        self.late_products("step - 1")
+        self.late_products("step - 1", self.begun(self.walk.phases[0].ends[-1:]))
         self.wait_late("step - 1", split=False)
         for s in plan.finish:
             self.statement(s)
@@ -164,15 +167,21 @@ class Rows(GluonPrinter):
         if self.nest.beside:
             self.pieces.setdefault("end_last")
             after += ["if CONSUMER == 0:", "    end_last()"]
-        self.lines = stay(self, body, before, after)
+        self.lines, self.depth = [], 0
+        for s in begun_late(self.plan) if self.spare else ():
+            self.statement(s)
+        self.lines = stay(self, body, before, after, self.lines)
 
     def hold(self, held: Held) -> None:
         """Wait for an operand that stays, or store it where products read it."""
         name, width = held.var.name, self.extent(held.var.axes[1])
-        place = f"{name}_rows.index(CONSUMER)"
+        place = f"{name}_rows.index({self.own})"
         if held.load is not None:
             phase = "turn & 1" if self.crew.persistent else "0"
-            self.add(f"mbarrier.wait({name}_full.index(CONSUMER), {phase})")
+            if self.spare and held == self.plan.held[0]:
+                self.add(f"own = {spare_place('CONSUMER')}")
+            phase = PARITY if self.spare else phase
+            self.add(f"mbarrier.wait({name}_full.index({self.own}), {phase})")
             self.add(f"{name} = {place}.reshape([ROWS, {width}])")
             return
         self.add(f"{name}_held = {place}")
@@ -190,7 +199,7 @@ class Rows(GluonPrinter):
         placing = any(re.search(rf"\b{first}\b", c) for c in (call, *tests))
         self.walk.loop(phase, placing=placing)
         self.products("step")
-        self.late_products("step - 1")
+        self.late_products("step - 1", self.begun((self.walk.at,)))
         self.turn("pass_turn")
         seldom = self.joined is not None and self.joined.seldom
         hear(self, (call, resting, *(tests if seldom else ())), "step")
@@ -307,7 +316,18 @@ class Rows(GluonPrinter):
         shape = f"[{', '.join(self.extent(a) for a in load.var.axes)}]"
         self.add(f"{name} = filled({name}_ring, {name}_full, {step}).reshape({shape})")
 
-    def late_products(self, step: str) -> None:
+    @property
+    def own(self) -> str:
+        """The place of a consumer's rows among operands that stay."""
+        return "own" if self.spare else "CONSUMER"
+
+    def begun(self, reached: tuple[str, ...]) -> str:
+        """Say that accumulators hold something where the walk has reached its second tile."""
+        if not self.spare:
+            return ""
+        return f"use_acc={reached[0]} > {self.plan.sections[0].loop.tile}, "
+
+    def late_products(self, step: str, begun: str) -> None:
         """Issue the late products of a tile."""
         got: set[str] = set()
         if not self.narrow:
@@ -316,9 +336,9 @@ class Rows(GluonPrinter):
             if x.right.name not in got:
                 got.add(x.right.name)
                 self.get(x.right.name, step)
-            name = x.accumulator.name
+            name, left = x.accumulator.name, self.operand(k)
             self.add(
-                f"{name} = warpgroup_mma({self.operand(k)}, {x.right.name}, {name}, is_async=True)"
+                f"{name} = warpgroup_mma({left}, {x.right.name}, {name}, {begun}is_async=True)"
             )
 
     def wait_early(self, pending: int, step: str, calls: Mapping[str, str], at: str) -> None:

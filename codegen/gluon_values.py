@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 
+from .gluon_spare import spare
 from .gluon_text import PIECES
 from .gluon_told import told_of
 from .in_order import carrier
@@ -27,6 +28,7 @@ class GluonPrinter(Printer):
         assert nest.crew is not None
         self.plan, self.crew = plan, nest.crew
         self.told = told_of(nest, plan)
+        self.spare = spare(nest, plan, self.told)
         self.paired = self.crew.persistent and self.crew.paired
         if self.warps > 1:
             self.warps = self.crew.warps

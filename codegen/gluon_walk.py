@@ -298,11 +298,18 @@ def substitute(value: Value, name: str, other: Value) -> Value:
             return value
 
 
-def stay(printer: GluonPrinter, body: list[str], before: list[str], after: list[str]) -> list[str]:
+def stay(
+    printer: GluonPrinter,
+    body: list[str],
+    before: list[str],
+    after: list[str],
+    first: Iterable[str] = (),
+) -> list[str]:
     """Return a function's lines; in a program that stays, the body is repeated for its tiles.
 
     Where some tiles of rows walk further than others, a program takes the longest with the
-    shortest, so that all pairs are alike, or draws the next tile when it is done with one.
+    shortest, so that all pairs are alike, or draws the next tile when it is done with one. What is
+    ``first`` is done once.
     """
     ahead, behind = (["    " + x for x in lines] for lines in (before, after))
     if not printer.crew.persistent:
@@ -315,6 +322,7 @@ def stay(printer: GluonPrinter, body: list[str], before: list[str], after: list[
     start = ["    step = 0", "    turn = 0", f"    tiles = {' * '.join(counts)}"]
     if printer.plan.vectors and printer.crew.rotated:
         start.insert(1, "    tested = 0")
+    start += ["    " + x for x in first]
     if printer.crew.drawn:
         following = DRAWN if printer.warps > 1 else "next_tile"
         walk = ["    tile = gl.program_id(0)", "    while tile < tiles:"]

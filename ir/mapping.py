@@ -117,6 +117,7 @@ class Crew:
     data say how far each walks. slowest : whether a tile of rows is taken of all coordinates of the
     grid before the next one, so that the last ones are short.
     joined : whether tested tiles share the loop of whole ones (``codegen/join_tiles.py``).
+    spare : whether operands that stay have two places (``codegen/gluon_spare.py``).
     rotated : whether a tile's late products run under the next tile's work
     (``codegen/schedule.py``) or, in order, under its own (``codegen/in_order.py``).
     ahead : whether, in order, a tile's first product is issued beside the last of the tile before.
@@ -138,6 +139,7 @@ class Crew:
     slowest: bool = False
     lagging: bool = False
     joined: bool = False
+    spare: bool = False
     wide: bool = False
 
     @property

@@ -170,6 +170,9 @@ def specialise(
         crew = replace(crew, resting=resting(kernel))
     joined = short(kernel, rows) or named(kernel) or limited(kernel, rows)
     crew = replace(crew, joined=bool(crew.resting) and joined)
+    if crew.joined and stays and short(kernel, rows):
+        spare = replace(cut, crew=replace(crew, spare=True))
+        crew = spare.crew if fits(kernel, spare, tile, dtypes, target) else crew
     if not crew.rotated:
         crew = replace(crew, lagging=bool(resting(kernel)))
     return replace(cut_kernel(kernel, target, whole), crew=crew, described=described)
@@ -362,7 +365,7 @@ def fits(
         if tensor not in inside:
             continue  # read ahead of the loop, into registers
         if len([r for r in ranks if r in width]) > 1:
-            copies = cut.stages if walked in ranks else consumers
+            copies = cut.stages if walked in ranks else consumers * (1 + cut.crew.spare)
             shared += elements(ranks) * size * copies
         elif not cut.crew.rotated and walked in ranks:
             shared += elements(ranks) * size * cut.stages

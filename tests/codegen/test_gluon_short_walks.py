@@ -5,6 +5,7 @@ They run on the machine of ``gluon_machine.py``; truth is the interpreter in flo
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -16,17 +17,26 @@ from einfall import examples
 from einfall.backends.lowered import Lowered
 from einfall.ir.mapping import Crew
 
+from .gluon_machine import DeadlockError
 from .kernel_cases import outputs, relative
 from .test_gluon import case, run
 
-LONG = {"b": 1, "h": 2, "p": 4096, "m": 4096, "e": 128, "f": 128}
+LONG = {"b": 1, "h": 2, "p": 4096, "m": 4096}
 
 
-def crew(name: str) -> Crew:
+def crew(name: str, features: int = 128) -> Crew:
     f = einfall.compile(getattr(examples, name), emitter="gluon", target="sm_90", parts={"m": 1})
-    found = f.lower(sizes=LONG, dtype="float16").mapping.kernels[-1].crew
+    sizes = {**LONG, "e": features, "f": features}
+    found = f.lower(sizes=sizes, dtype="float16").mapping.kernels[-1].crew
     assert found is not None
     return found
+
+
+def test_operands_have_spare_places_where_walks_are_short_and_memory_is_left() -> None:
+    assert crew("sliding_window").spare and crew("sink_window").spare
+    assert not crew("causal").spare
+    wide = crew("sliding_window", 256)
+    assert wide.joined and not wide.spare
 
 
 def test_walks_whose_begin_and_end_move_are_joined() -> None:
@@ -49,7 +59,7 @@ def at_any_length(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("span", "sinks"), ((1, 0), (60, 70), (129, 3), (300, 130)))
 def test_each_limit_leaves_out_its_points(span: int, sinks: int) -> None:
     found, tensors, parameters, truth = window(420, W=span, sinks=sinks)
-    assert "live = below(" in found.source
+    assert "live = below(" in found.source and "q_rows.index(own)" in found.source
     (got,) = run(found, tensors, parameters, seed=span, programs=2)
     assert relative(got, truth[0]) < 1e-3
 
@@ -63,3 +73,32 @@ def test_every_limit_counts(limit: int) -> None:
     assert text != found.source
     (got,) = run(found, tensors, parameters, programs=2, text=text)
     assert not np.isfinite(got).all() or relative(got, truth[0]) > 1e-3
+
+
+BREAKS = {
+    "rows read before they are there": (r"mbarrier\.wait\(q_full\.index.*\n", "pass\n"),
+    "the place of the rows before": (r"own = turn % 2 \*", "own = (turn + 1) % 2 *"),
+    "sums that go on in a loop": (r"use_acc=m_at > M0, ", ""),
+    "sums that go on behind it": (r"use_acc=m_\w*end\w* > M0, ", ""),
+    "sums that begin anew": (r"use_acc=m_at > M0, ", "use_acc=False, "),
+}
+"""Ways to break the protocol: a pattern, and what stands for it."""
+
+
+@pytest.mark.parametrize("how", BREAKS)
+def test_machine_catches_broken_spare_places(how: str) -> None:
+    pattern, other = BREAKS[how]
+    found, tensors, parameters, truth = window(500, W=200, sinks=0)
+    if "behind" in how:  # rows of one tile
+        found, tensors, parameters, truth = window(130, W=60, sinks=0)
+    begin = found.source.index("def sink_window_rows")
+    text = found.source[:begin] + re.sub(pattern, other, found.source[begin:])
+    assert text != found.source
+    for seed in range(8):
+        try:
+            (got,) = run(found, tensors, parameters, seed=seed, programs=1, text=text)
+        except (AssertionError, DeadlockError):
+            return
+        if not np.isfinite(got).all() or relative(got, truth[0]) > 1e-3:
+            return
+    pytest.fail(f"nothing noticed: {how}")
