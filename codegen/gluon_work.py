@@ -119,17 +119,11 @@ class Work(GluonPrinter):
         return f"kept({self.broadcast(x, axes)}, {asked.name}, {number}, {width}, {layout})"
 
     def operation(self, op: Op, axes: tuple[str, ...]) -> tuple[str, int]:
-        """Return the text of an operator; that of points, and of columns, need not be exact.
+        """Return the text of an operator; that of points need not be exact.
 
         They are as exact as their operands in half precision, and so is ``quick_tanh``;
         ``quick_logistic`` and ``quick_log2`` are as exact as the functions for vectors.
         """
-        if self.columns in axes and self.ordered(value_axes(op)) == axes:
-            match op:
-                case Op("log2", (x,)):
-                    return f"quick_log2({self.value(x, axes)})", ATOM
-                case Op("log", (x,)):
-                    return super().operation(Op("*", (Op("log2", (x,)), Number(LN_2))), axes)
         if len(axes) == 2 and self.ordered(value_axes(op)) == axes:
             match op:
                 case Op("where", (Ref(var=asked) as test, x, Number() as other)) if self.by_bits(
@@ -140,6 +134,10 @@ class Work(GluonPrinter):
                     return slope_text(self, step, begin), ATOM
                 case Op("tanh", (x,)):
                     return f"quick_tanh({self.value(x, axes)})", ATOM
+                case Op("log2", (x,)):
+                    return f"quick_log2({self.value(x, axes)})", ATOM
+                case Op("log", (x,)):
+                    return super().operation(Op("*", (Op("log2", (x,)), Number(LN_2))), axes)
                 case Op("sigmoid", (x,)):
                     return f"quick_logistic({self.value(times(x, -LOG2_E), axes)})", ATOM
         return super().operation(op, axes)
