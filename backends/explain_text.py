@@ -172,8 +172,8 @@ def language(k: KernelExplanation) -> Iterator[str]:
         yield "operands that stay have two places, so that the next rows' are there in time"
     if k.crew.ahead:
         yield "a tile's first product is issued beside the last one of the tile before"
-    if k.crew.behind:
-        yield "what consumers share out is multiplied one tile behind, so that they may drift apart"
+    if k.crew.in_turn:
+        yield "programs add to a tile in turn, in the order of their tiles of rows"
     if k.crew.resting:
         grown = " and ".join(k.crew.resting)
         yield f"frames rest while a tile adds little to {grown}; else it is taken once more"

@@ -78,7 +78,22 @@ class Lowered:
 
 
 def lower_cascade(cascade: Cascade, known: Known) -> Lowered:
-    """Run all passes, lower every kernel to its loop nest, and print it."""
+    """Run all passes, lower every kernel to its loop nest, and print it.
+
+    Programs add to sums in turn where that is possible; no kernel in Triton does.
+    """
+    if known.emitter != "tl" and known.target == "sm_90" and not known.atomics:
+        try:
+            found = lower_as(cascade, replace(known, in_turn=True))
+        except BackendError:
+            return lower_as(cascade, known)
+        if all(k.emitter == "gluon" for k in found.mapping.kernels if k.in_turn):
+            return replace(found, known=known)
+    return lower_as(cascade, known)
+
+
+def lower_as(cascade: Cascade, known: Known) -> Lowered:
+    """Lower a cascade, and let programs add to sums as ``known`` says."""
     mapping, steps = map_cascade(cascade, known)
     dtypes = dict(mapping.dtypes)
     kernels: list[Kernel] = []

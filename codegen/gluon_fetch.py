@@ -29,7 +29,7 @@ class Fetcher(GluonPrinter):
         self.boxes: dict[str, Argument] = {}
         self.header()
         start = len(self.lines)
-        for s in self.scalars():
+        for s in scalars(plan, self.read()):
             self.statement(s)
         walk = Walk(self, plan)
         if not self.crew.rotated:
@@ -92,25 +92,11 @@ class Fetcher(GluonPrinter):
             if held.load is not None:
                 self.hold(held)
 
-    def scalars(self) -> list[Statement]:
-        """Return the setup statements on which bounds and coordinates depend."""
-        wanted = {n for s in self.plan.sections for v in values(s.loop) for n in value_vars(v)}
-        loads = [
-            *self.plan.fetched,
-            *self.plan.vectors,
-            *(h.load for h in self.plan.held if h.load is not None),
-        ]
-        wanted |= {n for x in loads for c in x.coordinates for n in value_vars(c)}
-        places = [s for x in self.plan.sections for s in x.place]
-        wanted |= {n for s in places for v in values(s) for n in value_vars(v)}
-        kept: list[Statement] = []
-        for s in reversed(self.plan.setup):
-            if isinstance(s, Let | Load | Fold) and s.var.name in wanted:
-                kept.insert(0, s)
-                if isinstance(s, Fold):
-                    continue  # it loads what it needs
-                wanted |= {n for v in values(s) for n in value_vars(v)}
-        return kept
+    def read(self) -> set[str]:
+        """Return the variables that say where boxes lie."""
+        held = (h.load for h in self.plan.held if h.load is not None)
+        loads = (*self.plan.fetched, *self.plan.vectors, *held)
+        return {n for x in loads for c in x.coordinates for n in value_vars(c)}
 
     def hold(self, held: Held) -> None:
         """Fetch every consumer's rows of an operand that stays."""
@@ -163,3 +149,18 @@ class Fetcher(GluonPrinter):
             name, at = load.var.name, place(self, box, load.coordinates, first)
             ring = self.carrier(load)
             self.add(f"fetch({box.name}, {at}, {name}_ring, {ring}_full, {ring}_empty, {step})")
+
+
+def scalars(plan: Schedule, read: set[str]) -> list[Statement]:
+    """Return the setup statements on which the walk's bounds depend, and the variables ``read``."""
+    wanted = {n for s in plan.sections for v in values(s.loop) for n in value_vars(v)} | read
+    places = [s for x in plan.sections for s in x.place]
+    wanted |= {n for s in places for v in values(s) for n in value_vars(v)}
+    kept: list[Statement] = []
+    for s in reversed(plan.setup):
+        if isinstance(s, Let | Load | Fold) and s.var.name in wanted:
+            kept.insert(0, s)
+            if isinstance(s, Fold):
+                continue  # it loads what it needs
+            wanted |= {n for v in values(s) for n in value_vars(v)}
+    return kept

@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping
 
 from .gluon_rows import Rows
-from .gluon_shares import add_up, arrive, meet, nothing_yet, put, share_out
+from .gluon_shares import arrive, give, meet, nothing_yet, put, room, share_out
 from .gluon_values import GluonPrinter
 from .gluon_walk import Phase, kind
 from .gluon_wide import blanked, laid, lay_down
-from .in_order import Add, Arrive, Free, Get, Issue, Meet, Put, Wait, in_order, reads
+from .in_order import Arrive, Free, Get, Give, Issue, Meet, Put, Room, Wait, in_order, reads
 from .lag import lag
 from .loop_nest import Dot, Load, Nest, Number, Op, Ref, Statement, When
 from .one_loop import tested
@@ -49,16 +49,19 @@ class TileInOrder(GluonPrinter):
                     assert isinstance(product, Dot)
                     self.early(product)
                 case Put(share=share):
-                    for line in put(self, share):
+                    for line in put(share):
                         self.add(line)
                 case Meet():
-                    for line in dict.fromkeys(meet(self, x) for x in section.shares):
-                        self.add(line)
+                    for share in section.shares:
+                        self.add(meet(share))
                 case Arrive():
                     for share in section.shares:
                         self.add(arrive(share))
-                case Add(share=share):
-                    for line in add_up(self, share, outer.boxes):
+                case Room():
+                    for share in section.shares:
+                        self.add(room(share))
+                case Give(share=share):
+                    for line in give(self, share):
                         self.add(line)
                 case Wait(pending=pending, done=done):
                     comma = "," if len(done) == 1 else ""
@@ -168,20 +171,17 @@ class RowsInOrder(Rows):
         self.add(f"nothing = tl.zeros({shape}, tl.float32, {layout})")
         if not self.crew.persistent:
             self.add("step = 0")
-        if plan.behind:
-            for share in plan.sections[0].shares:
-                for line in nothing_yet(self, share):
-                    self.add(line)
+        for share in plan.sections[0].shares:
+            for line in nothing_yet(self, share):
+                self.add(line)
         for phase in self.walk.phases:
             call = calls[kind(phase.sections[0])]
-            placing = plan.behind or re.search(rf"\b{plan.columns.first}\b", call) is not None
+            placing = re.search(rf"\b{plan.columns.first}\b", call) is not None
             testing = re.search(rf"\b{tested(plan).name}\b", call) is not None
             if plan.ahead is not None:
                 self.first_ahead(plan.ahead, phase)
             self.walk.loop(phase, placing=placing, testing=testing)
             self.add(f"{', '.join(results(plan))} = {call}")
-            if plan.behind:
-                self.add(f"{plan.columns.first}_before = {plan.columns.first}")
             self.add("step += 1")
             self.depth -= 1
         if plan.sections[0].shares or self.crew.persistent:
@@ -196,13 +196,14 @@ class RowsInOrder(Rows):
         self.close()
 
     def end_shares(self) -> None:
-        """Add what the last tile has shared out; then operands may be written over."""
-        for share in self.plan.sections[0].shares if self.plan.behind else ():
-            self.add(meet(self, share))
+        """Give what the last tile has shared out; then operands may be written over."""
+        for share in self.plan.sections[0].shares:
+            self.add(meet(share))
             for part in range(self.crew.consumers):
                 self.add(share_out(self, share, part))
             self.wait(0, [share.var.name])
-            for line in add_up(self, share, self.boxes):
+            self.add(room(share))
+            for line in give(self, share):
                 self.add(line)
         self.add("meet()")
 

@@ -9,6 +9,8 @@ from .gluon_quick import QUICK
 from .gluon_slopes import NEEDED_BY as OF_SLOPES
 from .gluon_slopes import PIECES as SLOPES
 from .gluon_told import PIECES as TELLING
+from .gluon_turns import NEEDED_BY as OF_TURNS
+from .gluon_turns import PIECES as TURNS
 from .gluon_wide import PIECES as WIDE
 
 IMPORTS = """\
@@ -119,12 +121,6 @@ def end_last():
         is_pure=False,
         pack=1,
     )''',
-    "add_box": '''@builtin
-def add_box(box, at, source, _semantic=None):
-    """Add a tile in shared memory to a box of a tensor; others may add to it at the same time."""
-    at = _semantic._convert_to_ir_values(at, require_i64=False)
-    kind = ir.DESCRIPTOR_REDUCE_KIND.ADD
-    _semantic.builder.create_async_tma_reduce(kind, box.handle, at, source.handle)''',
     "by_thread": '''@gluon.jit
 def by_thread(x):
     """The sums along rows of what each thread holds: pairs of columns, as products leave them."""
@@ -219,12 +215,14 @@ def turn(consumer):
     **DRAWING,
     **WIDE,
     **TELLING,
+    **TURNS,
 }
 """The functions by name; a file has those that it calls."""
 
 NEEDED_BY = {
     **OF_COLUMNS,
     **OF_SLOPES,
+    **OF_TURNS,
     "take_turn": ("turn",),
     "pass_turn": ("turn",),
     "watch": ("noted",),

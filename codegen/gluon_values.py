@@ -12,6 +12,7 @@ import re
 from .gluon_spare import spare
 from .gluon_text import PIECES
 from .gluon_told import told_of
+from .gluon_turns import taking_turns
 from .in_order import carrier
 from .loop_nest import Axis, Fold, Let, Load, Nest, Number, Statement, Value, value_axes
 from .operands import of_every_row
@@ -45,11 +46,16 @@ class GluonPrinter(Printer):
         """Say nothing of other kernels: the main function does."""
 
     def header(self) -> None:
-        """Decode a tile's coordinates; a pair is the last left and the first."""
+        """Decode a tile's coordinates; a pair is the last left and the first.
+
+        Where programs take turns, some coordinates' first tiles come ahead of their second ones.
+        """
         super().header()
+        rank = self.plan.rows.rank
+        if self.crew.in_turn:
+            self.lines = taking_turns(self.lines, self.nest, self.plan.columns, self.sizes)
         if not self.paired:
             return
-        rank = self.plan.rows.rank
         k = next(k for k, x in enumerate(self.lines) if x.strip().startswith(f"{rank}_tile = "))
         line = self.lines.pop(k)
         order = line.partition(" = ")[2].rpartition(" - 1 - ")[2]

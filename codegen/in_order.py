@@ -14,12 +14,10 @@ issued a tile ahead, beside the last late one, so that work on its result can be
 
     issue S, T; wait for S; ...   -->   issue T; ...; issue S of the next tile; wait for W, for S
 
-What consumers share out (``gluon_shares.py``) waits for the operands of all. Multiplied one tile
-behind, it lets them drift apart by nearly a tile::
+What consumers share out (``gluon_shares.py``) reads the operands of all. It is multiplied one tile
+behind, so that they may drift apart by nearly a tile::
 
-    ...; R; issue W; lay down R; meet; issue Y of R; wait for W, for Y; add Y
-    -->
-    ...; R; issue W; meet; issue Y of the tile before; lay down R; wait for W, for Y; add Y; arrive
+    ...; R; issue W; meet; issue Y of the tile before; lay down R; wait for W, for Y; give Y; arrive
 """
 
 from __future__ import annotations
@@ -71,7 +69,7 @@ class Put:
 
 @dataclass(frozen=True, slots=True)
 class Meet:
-    """Wait until every consumer has laid down its operands of this tile, or of the one before."""
+    """Wait until every consumer has laid down its operands of the tile before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +78,17 @@ class Arrive:
 
 
 @dataclass(frozen=True, slots=True)
-class Add:
-    """Add a finished product to memory."""
+class Room:
+    """Wait until what was given last is taken.
+
+    It stands ahead of the next tile's product: one test more while that runs is too much for ptxas
+    12.8, which ends in the middle of its work or makes products wait for each other.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Give:
+    """Give a finished product to the warp that adds."""
 
     share: Share
 
@@ -101,7 +108,7 @@ class Free:
     load: Load
 
 
-Step = Get | Issue | Put | Meet | Arrive | Add | Wait | Free | Statement
+Step = Get | Issue | Put | Meet | Arrive | Room | Give | Wait | Free | Statement
 
 
 def in_order(plan: Schedule, section: Section, consumers: int) -> tuple[Step, ...]:
@@ -185,7 +192,7 @@ class Tile:
             made.subtract(defined(inside))
             waiting = self.begin(waiting, made)
             there = [x for x in shares if made[x.operand.name] <= 0]
-            if there and self.plan.behind and not self.shared:
+            if there and not self.shared:
                 self.share_out()
             self.found += [Put(x) for x in there]
             shares = [x for x in shares if x not in there]
@@ -221,22 +228,21 @@ class Tile:
 
     def end(self, said: list[Step]) -> None:
         """Issue the next tile's product, and wait for all others; it runs while sums are added."""
-        shares = self.section.shares
-        if shares and not self.plan.behind:
-            self.share_out()
         if self.plan.ahead is not None:
             last = [x for x in self.running if isinstance(x.product, Late)][-1]
             while self.running[0] is not last:
                 self.finish(self.running[0].result.name)
+            self.found += [Room()] if self.shared else []
             self.found += said
             self.running.append(Issue(self.plan.ahead, ahead=True))
             self.found.append(self.running[-1])
         while any(isinstance(x.product, Share) for x in self.running):
             self.finish(self.running[0].result.name)
-        self.found += [Add(x) for x in self.shared]
+        self.found += [Room()] if self.shared and self.plan.ahead is None else []
+        self.found += [Give(x) for x in self.shared]
         while self.running:
             self.finish(self.running[0].result.name)
-        if shares and self.plan.behind:
+        if self.shared:
             self.found.append(Arrive())
 
     def share_out(self) -> None:

@@ -124,8 +124,7 @@ class Schedule:
     fetched : the tiles that move, those of early products first. vectors : what moves along the
     walked axis alone, and may be fetched too. early : with the comments above them.
     carried : variables that the work hands on to the next tile. finish : what follows.
-    ahead : the early product that is issued one tile ahead; behind : whether shares are issued one
-    tile behind (``in_order.py``).
+    ahead : the early product that is issued one tile ahead (``in_order.py``).
     """
 
     rows: Axis
@@ -139,7 +138,6 @@ class Schedule:
     finish: tuple[Statement, ...]
     vectors: tuple[Load, ...] = ()
     ahead: Dot | None = None
-    behind: bool = False
 
     @property
     def products(self) -> tuple[Dot, ...]:

@@ -121,9 +121,9 @@ class Crew:
     rotated : whether a tile's late products run under the next tile's work
     (``codegen/schedule.py``) or, in order, under its own (``codegen/in_order.py``).
     ahead : whether, in order, a tile's first product is issued beside the last of the tile before.
-    behind : whether what consumers share out is multiplied beside the next tile's first product.
     resting : accumulators that tell, by how little they grow in a tile, that frames may stay as
     they are (``passes/resting.py``); none where frames move with every tile.
+    in_turn : whether programs add to a tile in turn (``codegen/gluon_turns.py``).
     lagging : whether, in order, frames move only where they are far behind (``codegen/lag.py``).
     """
 
@@ -133,11 +133,11 @@ class Crew:
     paired: bool = False
     rotated: bool = True
     ahead: bool = False
-    behind: bool = False
     resting: tuple[str, ...] = ()
     drawn: bool = False
     slowest: bool = False
     lagging: bool = False
+    in_turn: bool = False
     joined: bool = False
     spare: bool = False
     wide: bool = False
@@ -195,6 +195,8 @@ class MappedKernel:
     described : tensors whose tiles may be fetched by a tensor descriptor: the last rank contiguous,
         everything else aligned to 16 bytes, a target that has them.
     crew : how warps of different work share a program; None where all warps do the same.
+    in_turn : whether programs add to a tile of a sum in memory one after the other, in the order of
+        their tiles of rows, of which the first sets it.
     emitter : ``tl`` or ``gluon``, with the reason where the other was considered.
     """
 
@@ -222,6 +224,7 @@ class MappedKernel:
     num_stages: int = 2
     residents: int = 1
     crew: Crew | None = None
+    in_turn: bool = False
     emitter: str = "tl"
     notes: tuple[str, ...] = field(default=())
 

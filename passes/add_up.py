@@ -12,7 +12,8 @@ rewrite::
 *Requires* that the second kernel makes all that the sums of the first read, and that nothing but
 what is made of them for each coordinate stands behind them. *Keeps* every target. Programs add in
 whatever order they come, so that a sum in floating point is no longer the same bits every time; for
-that reason it is done only where it was asked for.
+that reason it is done only where it was asked for. Or they add in turn (``in_turn``), in the order
+of their tiles, where each of them adds to all of Y. The first sets it, and there is no kernel 1.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from dataclasses import replace
 from ..ir.cascade import Cascade, Einsum
 from ..ir.expression import Constant, Reduce
 from .divide import Group, reads_of
+from .pack_rows import conditions
 from .tile_work import all_ranks
 
 SHORTEST = 128
@@ -35,26 +37,42 @@ seven made, 64 features: 458 and 418 (4096 rows), 493 and 417 (16384), 413 and 3
 follow the rows); 128 features: 520 and 475, 547 and 503 (16384, walks that follow the rows)."""
 
 
+NARROW = 64
+"""The most features at which adding in turn is worth it. On an H100, TFLOP/s of five products and,
+with all seven made, 64 features: 429 and 411 (4096 rows), 462 and 427 (16384); 128 features: 441 to
+464 and 480, 481 to 504 and 490. There a tile is ready before the warp that adds has its turn."""
+
+
 WIDE_ALONE = 128
 """The same where threads add numbers one by one, not the memory engine tiles. That was slower at
 any width (255 and 327 at 64 features, 204 and 351 at 128), and is done where it was asked for."""
 
 
 def add_up(
-    groups: tuple[Group, ...], cascade: Cascade, *, sizes: Mapping[str, int], least: int = WIDE
+    groups: tuple[Group, ...],
+    cascade: Cascade,
+    *,
+    sizes: Mapping[str, int],
+    least: int = WIDE,
+    in_turn: bool = False,
 ) -> tuple[Group, ...]:
     """Return groups of which some add to what others would have reduced.
 
     ``least`` : the fewest features, of a rank that a program holds, at which they do.
+    ``in_turn`` : only in turn.
     """
     for again in groups:
         for other in groups:
-            found = None if again is other else joined(again, other, groups, sizes, least)
+            found: tuple[Group, ...] | None = None
+            if again is not other:
+                found = joined(again, other, groups, sizes, least)
+            if found is not None and in_turn:
+                found = taking_turns(again, found, sizes)
             if found is not None:
                 kept = [g for g in groups if g is not again]
                 k = kept.index(other)
                 done = (*kept[:k], *found, *kept[k + 1 :])
-                return add_up(done, cascade, sizes=sizes, least=least)
+                return add_up(done, cascade, sizes=sizes, least=least, in_turn=in_turn)
     return groups
 
 
@@ -104,6 +122,20 @@ def joined(
     start = Group(tuple(e.name for e in sums), zeros, again.parallel, short, None)
     finish = Group(again.targets, behind, again.parallel, short, None)
     return start, replace(other, added=sums), finish
+
+
+def taking_turns(
+    again: Group, found: tuple[Group, ...], sizes: Mapping[str, int]
+) -> tuple[Group, ...] | None:
+    """Return groups that add in turn and finish, where every program adds to all of the sums."""
+    _, adds, finish = found
+    if max((sizes.get(r, 0) for r in again.resident), default=0) > NARROW:
+        return None
+    filtered = any(True for e in adds.slice for _ in conditions(e))
+    whole = all(set(again.parallel) <= set(e.ranks) for e in adds.added)
+    if filtered or not whole:
+        return None
+    return replace(adds, in_turn=True), finish
 
 
 def reduced_over(einsum: Einsum, rank: str) -> bool:

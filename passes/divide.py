@@ -49,7 +49,8 @@ class Group:
     ordered : a rank that is put in order, and the rank of the list that this gives.
     views : where memory has what lies under other ranks here, since a list says where it belongs.
     searched : the einsum that chooses from a rank that no program holds whole.
-    added : sums over a parallel rank to which it adds in memory (``add_up``).
+    added : sums over a parallel rank to which it adds in memory (``add_up``). in_turn : whether
+        its programs do so one after the other.
     """
 
     targets: tuple[str, ...]
@@ -61,6 +62,7 @@ class Group:
     ordered: tuple[tuple[str, str], ...] = ()
     searched: str = ""
     added: tuple[Einsum, ...] = ()
+    in_turn: bool = False
     views: tuple[View, ...] = ()
 
 

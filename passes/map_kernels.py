@@ -153,6 +153,7 @@ def map_kernel(
         steps=tuple((r, n) for r, n in steps.items() if r in tiled),
         views=(*views, *group.views),
         scattered=group.targets if group.views else (),
+        in_turn=group.in_turn,
         notes=notes,
     )
 

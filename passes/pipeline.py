@@ -73,6 +73,7 @@ class Known:
     static : inputs that seldom change; what follows from them alone is kept between calls.
     overlap : whether a kernel may be launched while the one before it still runs, and wait inside.
     atomics : whether programs may add to the same sums in memory, in no fixed order.
+    in_turn : whether they may in a fixed order.
     """
 
     sizes: Mapping[str, int] = field(default_factory=dict)
@@ -93,6 +94,7 @@ class Known:
     overlap: bool = False
     static: tuple[str, ...] = ()
     atomics: bool = False
+    in_turn: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +193,7 @@ def map_cascade(cascade: Cascade, known: Known) -> tuple[Mapped, tuple[Step, ...
     final, cuts, groups, (kernels, packed) = attempt(final, known, dtypes, shapes)
     wide = (*states_of(cuts), *(e.name for g in groups for e in g.added))
     dtypes = tensor_dtypes(final, known.dtypes) | dict.fromkeys(wide, "float32")
-    crossing = {*final.inputs, *(t for g in groups for t in g.targets)}
+    crossing = {*final.inputs, *(t for g in groups for t in g.targets), *wide}
     kept = tuple((t, d) for t, d in dtypes.items() if t in crossing)
     values = {**known.parameters, **{c.step: 1 for c in cuts}}
     scalars = tuple((p, scalar_dtype(values.get(p, v))) for p, v in final.parameters)
@@ -248,6 +250,8 @@ def attempt(
                 by_engine = known.emitter != "tl" and known.target == "sm_90"
                 least = WIDE if by_engine else WIDE_ALONE
                 groups = add_up(groups, whole, sizes=known.sizes, least=least)
+            elif known.in_turn:
+                groups = add_up(groups, whole, sizes=known.sizes, in_turn=True)
             if not square and squares(whole, groups, known.sizes):
                 continue
             kernels, packed = cut_groups(whole, groups, known, dtypes, shapes, cuts)
@@ -305,6 +309,7 @@ def cut_groups(
         for t in group.targets:
             # what lists put in place holds 0 everywhere else
             stored[t] = None if group.views else unpacked(presence[t], packed)
+        stored |= dict.fromkeys(e.name for e in group.added)
         pays = known.descriptors
         if pays is None:
             pays = worth_describing(kernel, sizes)

@@ -26,6 +26,7 @@ from ..ir.expression import (
     Apply,
     Constant,
     Reduce,
+    Size,
     tensors,
     walk,
 )
@@ -134,6 +135,8 @@ def specialise(
         least = ROWS if rank in tiled and features(kernel) > WIDEST else SHORTEST
         if sizes.get(rank, least) < least:
             return f"{rank} has fewer than {least} coordinates"
+    if kernel.in_turn and not walks_all(kernel):
+        return f"programs add in turn only where each walks all of {streamed[0]}"
     if automatic and (doubt := unmeasured(kernel, sizes)):
         return doubt
     moving = {
@@ -182,6 +185,14 @@ def specialise(
     if not crew.rotated:
         crew = replace(crew, lagging=bool(resting(kernel)))
     return replace(cut_kernel(kernel, target, whole), crew=crew, described=described)
+
+
+def walks_all(kernel: MappedKernel) -> bool:
+    """Whether every tile of rows walks the whole rank."""
+    (walked,) = kernel.ranks("streamed")
+    domain = kernel.traversals[0].domain
+    bounds = [(r.begin, r.end) for r in domain.ranges]
+    return domain.test is None and domain.table is None and bounds == [(Constant(0), Size(walked))]
 
 
 def unmeasured(kernel: MappedKernel, sizes: Mapping[str, int]) -> str:
@@ -289,7 +300,7 @@ def cuts(kernel: MappedKernel, length: int) -> Iterator[Sizing]:
     547 and 646.
     """
     if added(kernel):
-        crew = Crew(2, False, False, rotated=False, behind=True)
+        crew = Crew(2, False, False, rotated=False, in_turn=kernel.in_turn)
         if narrow(kernel) and functions(kernel) <= 1:
             # with a product ahead as well, ptxas 12.8 ends in the middle of its work
             yield Sizing(crew, 128, 2)

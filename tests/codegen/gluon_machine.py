@@ -5,7 +5,8 @@ something shared a seeded choice says who goes on. Adversarial is that
 
 * a load by descriptor spoils its slot when it is issued, and lands whenever the choice says;
 * a product reads shared memory when it is issued or, as likely, when a wait forces it to;
-* a store by descriptor reads shared memory only when it is waited for;
+* a store by descriptor reads shared memory only when it is waited for, and lands long after that,
+  but for a wait that memory has it;
 * a result that was not waited for is NaN, as is shared memory that nobody has written.
 
 So an early release, a wrong parity, a missing wait give a wrong number, and what cannot go on is a
@@ -19,7 +20,6 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from math import prod
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,23 +28,11 @@ import numpy as np
 from einfall.codegen.kernel import Kernel
 
 from .gluon_assembly import computed
+from .gluon_memory import Box, Pointer, Shared, Tile, nothing, tile
 
 
 class DeadlockError(AssertionError):
     """No group of warps can go on."""
-
-
-class Tile(np.ndarray):
-    """Registers: an array that knows ``to``, and has no layout."""
-
-    def to(self, dtype: Any) -> Tile:
-        return self.astype(dtype).view(Tile)
-
-    type = SimpleNamespace(layout=None)
-
-
-def tile(x: Any) -> Any:
-    return np.asarray(x).view(Tile) if np.ndim(x) else np.asarray(x).item()
 
 
 class Agent:
@@ -56,7 +44,8 @@ class Agent:
         self.running = True
         self.error: BaseException | None = None
         self.products: list[Callable[[], None]] = []
-        self.stores: list[Callable[[], None]] = []
+        self.stores: list[Callable[[], Callable[[], None]]] = []
+        self.landing: list[Callable[[], None]] = []
         self.thread = threading.Thread(target=self.run, args=(work,), daemon=True)
         self.thread.start()
 
@@ -80,14 +69,14 @@ class Stop(BaseException):
 
 
 class Machine:
-    """One program at a time: its warps, its shared memory, its copies under way."""
+    """The programs that run at a time: warps, shared memory, copies under way."""
 
     def __init__(self, seed: int) -> None:
         self.choice = random.Random(seed)
         self.back, self.local = threading.Semaphore(0), threading.local()
         self.copies: list[Callable[[], None]] = []
-        self.named: dict[int, list[int]] = {}
-        self.noted: dict[str, int] = {}
+        self.slow: list[Callable[[], None]] = []
+        self.works: list[Callable[[], None]] = []
         self.stopped = False
 
     def run(self, works: Iterable[Callable[[], None]]) -> None:
@@ -99,6 +88,9 @@ class Machine:
                 failed = [a.error for a in agents if a.error is not None]
                 if failed:
                     raise failed[0]
+            for left in (self.copies, self.slow):
+                while left:
+                    left.pop()()
         finally:
             self.stopped = True
             for a in agents:
@@ -108,6 +100,8 @@ class Machine:
         """Let one group of warps, or one copy, go on."""
         able: list[Any] = [a for a in agents if a.ready()]
         able += self.copies
+        if not able or self.choice.random() < 0.02:
+            able += self.slow
         if not able:
             raise DeadlockError("no group of warps can go on")
         chosen = self.choice.choice(able)
@@ -115,7 +109,7 @@ class Machine:
             chosen.go.release()
             self.back.acquire()
         else:
-            self.copies.remove(chosen)
+            (self.copies if chosen in self.copies else self.slow).remove(chosen)
             chosen()
 
     def pause(self, ready: Callable[[], bool] = lambda: True) -> None:
@@ -148,94 +142,11 @@ class Barriers:
         return self.all[k]
 
 
-class Shared:
-    """A piece of shared memory."""
-
-    def __init__(self, array: np.ndarray, dtype: Any) -> None:
-        self.array, self.dtype = array, dtype
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.array.shape
-
-    def index(self, k: int) -> Shared:
-        assert 0 <= k < len(self.array)
-        return Shared(self.array[k], self.dtype)
-
-    def reshape(self, shape: list[int]) -> Shared:
-        view = self.array.view()
-        view.shape = tuple(shape)  # where this would need a copy, numpy refuses
-        return Shared(view, self.dtype)
-
-    def slice(self, start: int, length: int, dim: int = 0) -> Shared:
-        assert 0 <= start <= start + length <= self.array.shape[dim]
-        place = [slice(None)] * self.array.ndim
-        place[dim] = slice(start, start + length)
-        return Shared(self.array[tuple(place)], self.dtype)
-
-    def permute(self, order: tuple[int, ...]) -> Shared:
-        return Shared(self.array.transpose(order), self.dtype)
-
-    def store(self, value: Tile) -> None:
-        self.array[...] = value
-
-    def load(self, layout: Any) -> Tile:
-        return np.array(self.array).view(Tile)
-
-
-class Box:
-    """A descriptor: a box of it reads 0, and is not written, outside the tensor."""
-
-    def __init__(self, array: np.ndarray, order: tuple[int, ...], block: tuple[int, ...]) -> None:
-        self.array = array.transpose(order)
-        self.dtype, self.layout = array.dtype, None
-        nbytes = prod(block) * array.dtype.itemsize
-        self.block_type = SimpleNamespace(shape=list(block), nbytes=nbytes)
-
-    def places(self, at: tuple[int, ...]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-        there, here = [], []
-        for first, width, size in zip(at, self.block_type.shape, self.array.shape, strict=True):
-            begin, end = min(max(first, 0), size), max(min(first + width, size), 0)
-            there.append(slice(begin, max(begin, end)))
-            here.append(slice(begin - first, max(begin, end) - first) if end > begin else slice(0))
-        return tuple(there), tuple(here)
-
-    def read(self, at: tuple[int, ...]) -> np.ndarray:
-        found = np.zeros(self.block_type.shape, self.dtype)
-        there, here = self.places(at)
-        found[here] = self.array[there]
-        return found
-
-    def add(self, at: tuple[int, ...], value: np.ndarray) -> None:
-        there, here = self.places(at)
-        self.array[there] += value[here]
-
-    def write(self, at: tuple[int, ...], value: np.ndarray) -> None:
-        there, here = self.places(at)
-        self.array[there] = value[here]
-
-
-class Pointer:
-    """An address, or a tile of them, in a tensor."""
-
-    def __init__(self, array: np.ndarray, offset: Any = 0) -> None:
-        self.array, self.offset = array, offset
-        self.dtype = SimpleNamespace(element_ty=array.dtype)
-
-    def __add__(self, offset: Any) -> Pointer:
-        return Pointer(self.array, self.offset + offset)
-
-
 class Product:
     """A product under way; ``value`` comes when it is done."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.value = np.full(shape, np.nan, np.float32)
-
-
-def nothing(dtype: Any) -> float:
-    """Return what no kernel should read."""
-    return np.nan if np.issubdtype(dtype, np.floating) else 2**30
 
 
 def arguments(
@@ -267,14 +178,24 @@ def arguments(
 
 
 def run_text(
-    kernel: Kernel, given: Mapping[str, Any], programs: int, seed: int, text: str | None = None
+    kernel: Kernel,
+    given: Mapping[str, Any],
+    programs: int,
+    seed: int,
+    text: str | None = None,
+    together: int = 1,
 ) -> None:
-    """Run every program of a kernel; ``given`` are its arguments, ``text`` stands for its text."""
+    """Run every program of a kernel; ``given`` are its arguments, ``text`` stands for its text.
+
+    ``together`` : how many programs run at a time.
+    """
     source = re.sub(r"^from triton[^(]*?(\([^)]*\))?$", "", text or kernel.text, flags=re.M)
     source = re.sub(r"^import triton.*$", "", source, flags=re.M)
     code = compile(source, kernel.name, "exec")
+    machine = Machine(seed)
     for pid in range(programs):
-        machine = Machine(seed + pid)
+        if pid % together == 0:
+            machine = Machine(seed + pid)
         names = language(machine, pid, programs)
         added = names["add_box"]
         exec(code, names)
@@ -286,10 +207,14 @@ def run_text(
                 )
             else:
                 names[kernel.name](*(given[a.name] for a in kernel.arguments))
+                if (pid + 1) % together == 0 or pid + 1 == programs:
+                    machine.run(machine.works)
 
 
 def language(machine: Machine, pid: int, programs: int) -> dict[str, Any]:
     """Return Gluon, as far as kernels call it, on a machine."""
+    named: dict[int, list[int]] = {}
+    noted: dict[str, int] = {}
 
     def dtype_full(shape: list[int], value: Any, dtype: Any, layout: Any = None) -> Tile:
         return np.full(shape, value, dtype).view(Tile)
@@ -320,7 +245,7 @@ def language(machine: Machine, pid: int, programs: int) -> dict[str, Any]:
 
     def specialize(parts: list[Any], warps: list[int], registers: list[int]) -> None:
         assert len(parts) == len(warps) + 1 == len(registers) + 1
-        machine.run([partial(function, *given) for function, given in parts])
+        machine.works += [partial(function, *given) for function, given in parts]
 
     def assembly(text: str, *others: Any, **options: Any) -> Any:
         for kind, x in zip(others[0].split(",")[1:], others[1], strict=True) if others else ():
@@ -330,18 +255,28 @@ def language(machine: Machine, pid: int, programs: int) -> dict[str, Any]:
         if made is not None:
             return tile(made)
         if note := re.search(r"note\d", text):
-            before = machine.noted.get(note[0], 0)
+            before = noted.get(note[0], 0)
             x = np.asarray(others[1][0])
             large = "setp.geu" in text and not bool((x < 4096).all())
             moved = "setp.neu" in text and not bool((x == 1).all())
-            machine.noted[note[0]] = int("@p" in text and (large or moved or bool(before)))
+            noted[note[0]] = int("@p" in text and (large or moved or bool(before)))
             return before
         if text.startswith("griddepcontrol"):
             return 0  # programs of two kernels never run at once here
+        if "ld.acquire" in text:
+            count, before = others[1]
+            return machine.pause(lambda: count.value >= before)
+        if "red.release" in text:
+            store_wait(0)
+            waits = re.search(r"wait_group (\d+)", text)
+            assert waits is not None
+            land_all_but(int(waits[1]))
+            others[1][0].array.reshape(-1)[others[1][0].offset] += 1
+            return machine.pause()
         found = re.match(r"bar\.(sync|arrive) (\d+), (\d+)", text)
         assert found is not None
         kind, number, threads = found.groups()
-        state = machine.named.setdefault(int(number), [0, 0])  # arrived, times passed
+        state = named.setdefault(int(number), [0, 0])  # arrived, times passed
         state[0] += 128
         passed = state[1]
         assert state[0] <= int(threads), "more threads at a named barrier than it counts"
@@ -379,15 +314,25 @@ def language(machine: Machine, pid: int, programs: int) -> dict[str, Any]:
         machine.pause()
 
     def copy_out(box: Box, at: tuple[int, ...], source: Shared) -> None:
-        machine.local.agent.stores.append(lambda: box.write(at, source.array.copy()))
+        machine.local.agent.stores.append(lambda: partial(box.write, at, source.array.copy()))
 
     def copy_added(box: Box, at: tuple[int, ...], source: Shared) -> None:
-        machine.local.agent.stores.append(lambda: box.add(at, source.array.copy()))
+        machine.local.agent.stores.append(lambda: partial(box.add, at, source.array.copy()))
 
     def store_wait(pending: int) -> None:
-        stores = machine.local.agent.stores
-        while len(stores) > pending:
-            stores.pop(0)()
+        agent = machine.local.agent
+        while len(agent.stores) > pending:
+            land = agent.stores.pop(0)()
+            agent.landing.append(land)
+            machine.slow.append(land)
+
+    def land_all_but(pending: int) -> None:
+        landing = machine.local.agent.landing
+        while len(landing) > pending:
+            land = landing.pop(0)
+            if land in machine.slow:
+                machine.slow.remove(land)
+                land()
 
     def multiply(a: Any, b: Shared, acc: Any, use_acc: bool = True, is_async: bool = False) -> Any:
         left: np.ndarray = a.array if isinstance(a, Shared) else np.array(a)

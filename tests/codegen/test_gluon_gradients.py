@@ -57,6 +57,7 @@ def case(
     *,
     choice: int = 0,
     atomics: bool = False,
+    in_turn: bool = False,
 ) -> Case:
     """Return the gradient of an example by Q, K and V."""
     sizes = SIZES | {"p": rows, "m": columns, "e": width, "f": width}
@@ -79,7 +80,7 @@ def case(
     given = {n: v for n, v in parameters.items() if n in dict(backward.parameters)}
     f = einfall.compile(backward, target="sm_90", parts={})
     known = f.lower(*tensors, **given).known
-    known = replace(known, emitter="gluon", choice=choice, atomics=atomics)
+    known = replace(known, emitter="gluon", choice=choice, atomics=atomics, in_turn=in_turn)
     mapping, _ = map_cascade(backward, known)
     kernels: list[tuple[MappedKernel, Kernel | None]] = []
     stored = list(backward.outputs)
@@ -101,22 +102,26 @@ def case(
     )
 
 
-def run(found: Case, kernel: Kernel, seed: int, text: str | None = None) -> dict[str, np.ndarray]:
-    """Run one kernel on the machine; return what it writes."""
+def run(
+    found: Case, kernel: Kernel, seed: int, text: str | None = None, together: int = 1
+) -> dict[str, np.ndarray]:
+    """Run one kernel on the machine, so many programs at a time; return what it writes."""
     memory = dict(found.memory)
     shapes = {n: x.shape for n, x in memory.items()}
     sizes = rank_sizes(found.backward, shapes, found.parameters)
     for tensor in kernel.reads:
         if tensor not in memory:
             memory[tensor] = np.asarray(found.truth[tensor], np.float32)
+    in_turn = any(b.zeros for b in kernel.writes)
     for b in kernel.writes:
-        # what is added to was set to 0 by a kernel before
-        start = 0.0 if adds_to(kernel, b.tensor) else np.nan
-        memory[b.tensor] = np.full([sizes[r] for r in b.ranks], start, np.float32)
+        # what is added to, but not in turn, was set to 0 by a kernel before
+        start = 0 if b.zeros or (adds_to(kernel, b.tensor) and not in_turn) else np.nan
+        dtype = np.int32 if b.zeros else np.float32
+        memory[b.tensor] = np.full([b.extent(r, sizes[r]) for r in b.ranks], start, dtype)
     given = arguments(kernel, memory, sizes, found.parameters)
     count = count_programs(kernel, sizes)
-    run_text(kernel, given, min(count, 2) if kernel.persistent else count, seed, text)
-    return {b.tensor: memory[b.tensor] for b in kernel.writes}
+    run_text(kernel, given, min(count, 2) if kernel.persistent else count, seed, text, together)
+    return {b.tensor: memory[b.tensor] for b in kernel.writes if not b.zeros}
 
 
 def adds_to(kernel: Kernel, tensor: str) -> bool:
@@ -124,11 +129,11 @@ def adds_to(kernel: Kernel, tensor: str) -> bool:
     return re.search(rf"add_box\(\s*{tensor}_box", kernel.text) is not None
 
 
-def noticed(found: Case, kernel: Kernel, text: str, seeds: int) -> bool:
+def noticed(found: Case, kernel: Kernel, text: str, seeds: int, together: int = 1) -> bool:
     """Whether the machine stops at a broken text, or makes something else of it, at some seed."""
     for seed in range(seeds):
         try:
-            got = run(found, kernel, seed, text)
+            got = run(found, kernel, seed, text, together)
         except (AssertionError, DeadlockError):
             return True
         if not all(relative(x, found.truth[n]) < 1e-3 for n, x in got.items()):
@@ -306,14 +311,21 @@ def test_nothing_spills_in_loops() -> None:
     assert spilled == [0, 0]  # of two groups of warps
 
 
-def chosen(name: str, features: int, *, atomics: bool = False) -> list[str]:
+def test_products_of_a_kernel_that_adds_do_not_wait_for_each_other() -> None:
+    found = case("causal", 2048, 2048, 128, atomics=True)
+    _, kernel = walking(found, "K_grad")
+    report = compile_ahead(kernel, dict(found.dtypes), "sm_90")
+    assert not report.warnings
+
+
+def chosen(name: str, features: int, *, atomics: bool = False, in_turn: bool = False) -> list[str]:
     """Return the languages of a gradient's kernels that walk, where nobody asks for one."""
     sizes = {"b": 2, "h": 16, "p": 4096, "m": 4096, "e": features, "f": features}
     made = gradient(getattr(examples, name), wrt=("Q", "K", "V"), sizes=sizes)
     f = einfall.compile(made.backward, target="sm_90", parts={}, atomics=atomics)
     wide = {n: "float32" for n in made.backward.inputs if n.endswith("_kept")}
     found = f.lower(sizes=sizes, dtype="bfloat16", dtypes=wide)
-    known = replace(found.known, emitter="auto")
+    known = replace(found.known, emitter="auto", in_turn=in_turn)
     mapping, _ = map_cascade(made.backward, known)
     printed = [emit(mapping, k, known) for k in mapping.kernels if k.traversals]
     return [kernel.language for _, kernel in printed]
@@ -322,6 +334,8 @@ def chosen(name: str, features: int, *, atomics: bool = False) -> list[str]:
 def test_what_was_measured_to_be_faster_is_chosen() -> None:
     for features in (64, 128):
         assert chosen("attention", features) == chosen("causal", features) == ["gluon", "gluon"]
+    assert chosen("attention", 64, in_turn=True) == ["gluon"]
+    assert chosen("attention", 128, in_turn=True) == ["gluon", "gluon"]
     assert chosen("causal", 128, atomics=True) == ["gluon"]
     assert chosen("causal", 64, atomics=True) == ["gluon"]
     assert chosen("softcap", 128) == ["gluon", "gluon"]
@@ -364,11 +378,19 @@ BREAKS_OF_SHARES = {
         r"\1(step + 1)\2(step + 1)",
     ),
     "said too early": (
-        r"( +q_grad_sum_tiles.index\(\(step (?:.|\n)*?)( +mbarrier.arrive\(q_grad_sum_laid.*\n)",
+        r"( +q = q_ring(?:.|\n)*?)( +mbarrier.arrive\(q_grad_sum_laid.*\n)",
         r"\2\1",
     ),
-    "added where another tile lies": (r"_before = p_first\n", "_before = p_first + P0\n"),
-    "the last tile left out": (r"(\n    step = 0\n(?:.|\n)*)add_box\(", r"\1(lambda *a: 0)("),
+    "given too early": (
+        r"( +Q_grad_sum_box_rows.index\(CON(?:.|\n)*?)( +mbarrier.arrive\(q_grad_sum_given.*\n)",
+        r"\2\1",
+    ),
+    "taken while it is read": (
+        r" +tma.store_wait\(0\)\n( +mbarrier.arrive\(q_grad_sum_taken)",
+        r"\1",
+    ),
+    "added where another tile lies": (r"(_sum_box, \(b, h, p_first)", r"\1 + P0"),
+    "the last tile left out": (r"(_add\(given(?:.|\n)*?range\(0, p_\w+)", r"\1 - P0"),
     "sums read while they run": (r"(q_grad_sum = warpgroup_mma_wait\()[01]", r"\g<1>2"),
 }
 """Ways to break what consumers share out."""
@@ -381,3 +403,65 @@ def test_machine_catches_broken_shares(how: str) -> None:
     text = re.sub(*BREAKS_OF_SHARES[how], kernel.text)
     assert text != kernel.text
     assert noticed(found, kernel, text, 8)
+
+
+@cache
+def turns(rows: int, columns: int) -> tuple[Case, Kernel]:
+    """Return a gradient whose programs add in turn, and that kernel."""
+    found = case("attention", rows, columns, in_turn=True)
+    mapped, kernel = walking(found, "K_grad")
+    assert mapped.in_turn and mapped.crew is not None and mapped.crew.in_turn
+    return found, kernel
+
+
+def test_programs_that_run_at_once_add_in_turn() -> None:
+    """Whoever is ahead, every sum is made in one order: that of the tiles of rows."""
+    found, kernel = turns(200, 264)
+    alone = run(found, kernel, seed=0)
+    together = run(found, kernel, seed=1, together=6)
+    for tensor, x in alone.items():
+        assert relative(x, found.truth[tensor]) < 1e-3
+        assert np.array_equal(x, together[tensor])
+
+
+BREAKS_OF_TURNS = {
+    "nobody waits": (r" +await_turn\(counts.*\n", ""),
+    "the next but one goes on": (r"(await_turn\(counts .*, m_tile)", r"\1 - 1"),
+    "one waits for itself": (r"(await_turn\(counts .*, m_tile)", r"\1 + 1"),
+    "counted for another tile": (r"end_turn\(counts .*,", "end_turn(counts,"),
+    "counted ahead of what is added": (r"(end_turn\(counts .*, )2\)", r"\g<1>99)"),
+}
+"""Ways to break turns."""
+
+
+@pytest.mark.parametrize("how", BREAKS_OF_TURNS)
+def test_machine_catches_broken_turns(how: str) -> None:
+    found, kernel = turns(392, 264)
+    head, tail = kernel.text.split("step = 1", 1)
+    text = f"{head}step = 1{re.sub(*BREAKS_OF_TURNS[how], tail)}"
+    assert text != kernel.text
+    assert noticed(found, kernel, text, 8, together=6)
+
+
+def test_programs_add_in_turn_where_each_walks_all() -> None:
+    sizes = {"b": 2, "h": 16, "p": 4096, "m": 4096, "e": 64, "f": 64}
+    names = {}
+    for name in ("attention", "causal"):
+        made = gradient(getattr(examples, name), wrt=("Q", "K", "V"), sizes=sizes)
+        f = einfall.compile(made.backward, target="sm_90", parts={})
+        wide = {n: "float32" for n in made.backward.inputs if n.endswith("_kept")}
+        known = f.lower(sizes=sizes, dtype="bfloat16", dtypes=wide).known
+        found = lower_cascade(made.backward, replace(known, emitter="auto"))
+        names[name] = [k.name.removeprefix(f"{name}_gradient_") for k in found.kernels]
+        if name == "attention":
+            assert "programs add to a tile in turn" in str(found.explain())
+            counts = found.kernels[1].writes[-1]
+            assert counts.zeros and counts.tiles == (("p", 128),)
+        in_triton = lower_cascade(made.backward, replace(known, emitter="tl"))
+        assert not any(k.in_turn for k in in_triton.mapping.kernels)
+    assert names["attention"] == [
+        "a_log_grad_sum_kernel", "k_grad_v_grad_kernel", "q_grad_kernel",
+    ]  # fmt: skip
+    assert names["causal"] == [
+        "a_log_grad_sum_kernel", "q_grad_kernel", "k_grad_v_grad_kernel",
+    ]  # fmt: skip
