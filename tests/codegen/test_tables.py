@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -116,6 +117,30 @@ def test_lists_hold_the_tiles_that_have_points(name: str) -> None:
                 assert many == (len(whole), len(some))
                 assert list(row[: many[0]]) == whole
                 assert list(row[::-1][: many[1]]) == some
+
+
+def test_marks_say_which_parts_of_its_test_a_tile_needs() -> None:
+    given = tensors("documents")
+    k = lowered("documents", given)
+    (kernel,) = k.mapping.kernels
+    (t,) = kernel.traversals
+    table = t.domain.table
+    assert table is not None and [p.test is not None for p in table.parts] == [True, True]
+    marked = replace(t, domain=replace(t.domain, table=replace(table, marked=True)))
+    (nest,) = table_nests(replace(kernel, traversals=(marked,)), dtypes=dict(k.mapping.dtypes))
+    memory = {n: x.cpu().numpy() for n, x in zip(k.cascade.inputs, given, strict=True)}
+    found = run_nest(nest, memory, {"b": 2, "h": 1, "p": P, "m": P}, {})
+    for b, i in np.ndindex(2, -(-P // 128)):
+        full, partial = (int(found[x][b, i]) for x in (table.full, table.partial))
+        row = found[table.name][b, i].astype(int)
+        assert all(x % 4 == 0 for x in row[:full])
+        for x in row[::-1][:partial]:
+            rows = np.arange(P)[i * 128 : i * 128 + 128, None]
+            columns = np.arange(x // 4 * 128, x // 4 * 128 + 128)[None]
+            below = bool((columns <= rows).all() and columns.max() < P)
+            columns = columns[:, columns[0] < P]
+            same = bool((DOC[b][rows] == DOC[b][columns]).all())
+            assert x % 4 == (not below) + 2 * (not same)
 
 
 @pytest.mark.parametrize("name", FILTERS)
