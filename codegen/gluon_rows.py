@@ -13,6 +13,7 @@ from .gluon_told import own_setup, reads_of, ring
 from .gluon_values import GluonPrinter
 from .gluon_walk import Phase, Walk, stay, word
 from .gluon_work import Work
+from .handed_back import own_name, positions
 from .join_tiles import Joined
 from .kernel import Argument
 from .layout import needed
@@ -484,23 +485,3 @@ class Rows(GluonPrinter):
                 break
         self.places[own] = box.name
         return own
-
-
-def positions(plan: Schedule) -> list[int]:
-    """Return which operands and factors of late products the work hands back, each once."""
-    seen: set[tuple[str, ...]] = set()
-    found = []
-    for k in range(2 * len(plan.late)):
-        names = tuple(own_name(s, k) for s in plan.sections)
-        if "" not in names and names not in seen:
-            seen.add(names)
-            found.append(k)
-    return found
-
-
-def own_name(section: Section, k: int) -> str:
-    """Return the k-th operand or factor of a section's late products, "" if there is none."""
-    late = section.late[k // 2]
-    if k % 2 == 0:
-        return late.operand.name
-    return "" if late.factor is None else late.factor.name
