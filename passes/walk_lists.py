@@ -84,7 +84,8 @@ def split_lists(
             if x in lists:
                 raise BackendError(
                     "a list is walked where being in it is asked for; "
-                    f"{listed(x)} stands under a not{place_of(x)}"
+                    f"{listed(x)} stands under a not; keep the list of the others, or a table of "
+                    f"truth values for each block{place_of(x)}"
                 )
     walks = []
     earlier: dict[Expression, bool] = dict.fromkeys(lists, False)
