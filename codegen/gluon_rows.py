@@ -13,7 +13,6 @@ from .gluon_told import own_setup, reads_of, ring
 from .gluon_values import GluonPrinter
 from .gluon_walk import Phase, Walk, stay, word
 from .gluon_work import Work
-from .handed_back import own_name, positions
 from .join_tiles import Joined
 from .kernel import Argument
 from .layout import needed
