@@ -32,6 +32,7 @@ from .loop_nest import (
 )
 from .operands import bare
 from .schedule import Held, Late, Schedule, Section
+from .work_results import own_name, positions
 
 
 class Rows(GluonPrinter):
