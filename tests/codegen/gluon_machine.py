@@ -72,7 +72,7 @@ class Machine:
     """The programs that run at a time: warps, shared memory, copies under way."""
 
     def __init__(self, seed: int) -> None:
-        self.choice = random.Random(seed)
+        self.choice, self.late = random.Random(seed), random.Random(seed)
         self.back, self.local = threading.Semaphore(0), threading.local()
         self.copies: list[Callable[[], None]] = []
         self.slow: list[Callable[[], None]] = []
@@ -100,7 +100,7 @@ class Machine:
         """Let one group of warps, or one copy, go on."""
         able: list[Any] = [a for a in agents if a.ready()]
         able += self.copies
-        if not able or self.choice.random() < 0.02:
+        if not able or self.late.random() < 0.02:
             able += self.slow
         if not able:
             raise DeadlockError("no group of warps can go on")
