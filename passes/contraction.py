@@ -146,12 +146,21 @@ def einsum_key(einsum: Einsum) -> Key:
     return parts, summed, repr(body.filter) if isinstance(body, Reduce) else repr(None)
 
 
-def node_key(node: Node) -> Key | None:
-    """Return what a node of tensors computes; None for a node of nodes."""
-    if not all(isinstance(x, Leaf) for x in node.parts):
-        return None
-    parts = tuple(sorted(repr(x.expression) for x in node.parts if isinstance(x, Leaf)))
-    return parts, node.summed, repr(conjunction(list(node.conditions)))
+def node_key(node: Node, made: Mapping[Key, Access]) -> Key | None:
+    """Return what a node computes of tensors; None if a part of it is a node that is not made."""
+    parts: list[str] = []
+    for x in node.parts:
+        read = x.expression if isinstance(x, Leaf) else made_as(x, made)
+        if read is None:
+            return None
+        parts.append(repr(read))
+    return tuple(sorted(parts)), node.summed, repr(conjunction(list(node.conditions)))
+
+
+def made_as(node: Node, made: Mapping[Key, Access]) -> Access | None:
+    """Return the access that reads what a node computes, if that is made."""
+    key = node_key(node, made)
+    return None if key is None else made.get(key)
 
 
 class TreeWriter:
@@ -193,9 +202,8 @@ class TreeWriter:
             return tree.expression
         body, condition = self.body(tree)
         ranks = tuple(r for r in free_ranks(body) if r in tree.ranks)
-        key = node_key(tree)
-        if key is not None and key in self.made:
-            return self.made[key]
+        if (access := made_as(tree, self.made)) is not None:
+            return access
         name = fresh(f"{self.reader.name}_{''.join(ranks) or 'all'}", self.taken)
         access = Access(name, tuple(RankVariable(r) for r in ranks))
         self.found.append(Einsum(access, body, condition, self.reader.at))

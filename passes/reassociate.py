@@ -27,7 +27,7 @@ from .contraction import (
     TreeWriter,
     best_order,
     einsum_key,
-    node_key,
+    made_as,
 )
 from .defer import without_unread
 from .facts import (
@@ -230,7 +230,9 @@ def _plan(
         return None
     einsums = tuple(x for e in cascade.einsums for x in new.get(e.name, (e,)))
     changed = without_unread(cascade, replace(cascade, einsums=einsums))
-    return None if unsized(cascade, changed) else changed
+    # what is free because another einsum makes it may be that einsum's only use
+    cheaper = _all_written(changed, sizes) < _all_written(cascade, sizes)
+    return changed if cheaper and not unsized(cascade, changed) else None
 
 
 def _gone(inside: frozenset[str], group: list[Einsum], cascade: Cascade) -> frozenset[str]:
@@ -256,6 +258,11 @@ def _written(einsum: Einsum, sizes: Mapping[str, int]) -> float:
     """Return the points that an einsum iterates."""
     inner = einsum.body.ranks if isinstance(einsum.body, Reduce) else ()
     return weight(dict.fromkeys((*einsum.ranks, *inner)), sizes)
+
+
+def _all_written(cascade: Cascade, sizes: Mapping[str, int]) -> float:
+    """Return the points that all einsums iterate."""
+    return sum(_written(e, sizes) for e in cascade.einsums)
 
 
 def _network(
@@ -302,7 +309,7 @@ def _network(
 
 
 def _is_made(made: Mapping[Key, Access], node: Node) -> bool:
-    return node_key(node) in made
+    return made_as(node, made) is not None
 
 
 def _makes(einsum: Einsum, known: _Known) -> bool:

@@ -82,7 +82,7 @@ def test_scores_along_diagonals_are_read_from_a_product() -> None:
     k = lowered(examples.flex_prefill, *shapes, **parameters)
     (summing,) = (x for x in k.mapping.kernels if x.writes == ("Slash",))
     assert summing.reads == ("S_sum", "A_log")
-    assert summing.partition("d").tile == 128
+    assert summing.partition("d").tile == 64
 
 
 @pytest.mark.parametrize("name", ["quest", "tidal_decode"])
