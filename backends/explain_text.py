@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
@@ -34,17 +34,24 @@ def text(x: Explanation) -> str:
     for k, (title, section) in enumerate(sections(x)):
         lines += [""] if k else []
         lines += [*wrapped(title, "", "")]
-        for line in section:
-            indent = line[: len(line) - len(line.lstrip())]
-            lines += wrapped(line.strip(), f"  {indent}", f"  {indent}  ")
+        lines += indented(section, "  ")
     return "\n".join(lines)
 
 
-def wrapped(line: str, first: str, later: str) -> list[str]:
+def indented(section: Iterable[str], by: str = "", width: int = WIDTH) -> list[str]:
+    """Break a section's lines, each by its own indentation, which what follows exceeds by two."""
+    found: list[str] = []
+    for line in section:
+        indent = by + line[: len(line) - len(line.lstrip())]
+        found += wrapped(line.strip(), indent, f"{indent}  ", width)
+    return found
+
+
+def wrapped(line: str, first: str, later: str, width: int = WIDTH) -> list[str]:
     """Break a line between words."""
     return wrap(
         line,
-        WIDTH,
+        width,
         initial_indent=first,
         subsequent_indent=later,
         break_long_words=True,

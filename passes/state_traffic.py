@@ -17,7 +17,7 @@ def least_tiles(kernel: MappedKernel, rank: str, sizes: Mapping[str, int]) -> in
 
     ::
 
-        O[h, f] over 128 heads, 512 features; Z[m, e], 512 features; tiles of 64
+        O[h, f] over 128 rows, 512 features; Z[m, e], 512 features; tiles of 64
         -->
         8 * 128 * 512 / (2 * 512) = 512 coordinates, 8 tiles
 

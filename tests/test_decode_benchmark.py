@@ -13,7 +13,7 @@ from einfall import examples
 from einfall.examples.benchmarks import decode
 from einfall.examples.benchmarks.decode import DecodeTable
 from einfall.examples.benchmarks.decode_rows import DECODE_ROWS, DecodeRow, inputs, reference
-from einfall.examples.benchmarks.plot_decode import decode_panels
+from einfall.examples.benchmarks.plot_decode import decode_panels, fill
 from einfall.examples.benchmarks.report import COPY, OURS, Result
 
 BY_NAME = {row.name: row for row in DECODE_ROWS}
@@ -83,10 +83,29 @@ def test_table_counts_bytes_and_leaves_copies_out_of_peers(tmp_path: Path) -> No
     data = json.loads((tmp_path / "decode.json").read_text())
     assert data["rows"][0]["moved"] == 268435456
     panels = decode_panels(data)
-    assert list(panels) == ["32 heads on 8, 128 features"]
-    shares = panels["32 heads on 8, 128 features"]
+    assert list(panels) == ["32 heads on 8, 128 features, sequences x keys"]
+    shares = panels["32 heads on 8, 128 features, sequences x keys"]
     assert shares[OURS] == {"8 x\n8k": pytest.approx(rate / 2.5)}
     assert shares["sdpa-flash"]["8 x\n8k"] == pytest.approx(rate / 2.5 / 1.2)
+
+
+def test_points_of_one_place_lie_side_by_side() -> None:
+    class Axes:
+        drawn: list[tuple[list[float], list[float]]] = []  # noqa: RUF012
+
+        def plot(self, x: list[float], y: list[float], **_: object) -> tuple[str]:
+            self.drawn.append((x, y))
+            return (f"line {len(self.drawn)}",)
+
+        def set_xticks(self, at: range, names: list[str], **_: object) -> None:
+            assert (list(at), names) == ([0, 1], ["1", "2"])
+
+        def set_xlim(self, first: float, last: float) -> None:
+            assert first < -0.1 and last > 1.1
+
+    shares = {"flex": {"1": 0.5}, OURS: {"1": 0.6, "2": 0.7}, COPY: {"2": 0.9}}
+    assert fill(Axes(), shares) == {"flex": "line 1", OURS: "line 2", COPY: "line 3"}
+    assert Axes.drawn == [([-0.1], [50.0]), ([0.1, 1.1], [60.0, 70.0]), ([1.0], [90.0])]
 
 
 def test_without_a_gpu_the_rows_can_be_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from einfall.examples.benchmarks.panels import draw_panels
 from einfall.examples.benchmarks.plot_decode import draw_decode
 from einfall.examples.benchmarks.report import COLOURS, OURS
 
@@ -39,46 +40,27 @@ def panels(data: Mapping[str, Any]) -> dict[str, Rates]:
 
 def draw(data: Mapping[str, Any], path: Path) -> None:
     """Draw all panels in one picture."""
-    import matplotlib  # type: ignore[import-not-found,unused-ignore]
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot  # type: ignore[import-not-found,unused-ignore]
-
-    shown = panels(data)
-    columns = min(2, len(shown))
-    lines = -(-len(shown) // columns)
-    figure, axes = pyplot.subplots(
-        lines, columns, figsize=(5 * columns, 3 * lines), squeeze=False, sharey=True
-    )
-    for ax in axes.flat[len(shown) :]:
-        ax.set_visible(False)
-    for ax, (title, rates) in zip(axes.flat, shown.items(), strict=False):
-        for who, points in rates.items():
-            lengths = sorted(points)
-            ax.plot(
-                range(len(lengths)),
-                [points[n] for n in lengths],
-                marker="o",
-                linewidth=2.5 if who == OURS else 1.5,
-                color=COLOURS.get(who),
-                label=who,
-                zorder=3 if who == OURS else 2,
-            )
-        ax.set_xticks(range(len(lengths)), [str(n) for n in lengths])
-        ax.set_title(title, fontsize=10)
-        ax.grid(axis="y", color="#dddddd")
-    for ax in axes[:, 0]:
-        ax.set_ylabel("TFLOP/s")
-    axes.flat[0].set_ylim(bottom=0)  # shared by all, so only when everything is drawn
-    handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncols=len(labels), frameon=False)
     machine = data["machine"]
-    figure.suptitle(
-        f"Forward, bfloat16, {machine['device']}, torch {machine['torch']}", fontsize=11
-    )
-    figure.tight_layout(rect=(0, 0.05, 1, 1))
-    figure.savefig(path, dpi=130)
-    pyplot.close(figure)
+    heading = f"Forward, bfloat16, {machine['device']}, torch {machine['torch']}"
+    draw_panels(panels(data), fill, path, heading=heading, unit="TFLOP/s", size=(5, 3))
+
+
+def fill(ax: Any, rates: Rates) -> dict[str, Any]:
+    """Draw a panel's lines, lengths side by side; return them by implementation."""
+    lengths = sorted({n for points in rates.values() for n in points})
+    lines: dict[str, Any] = {}
+    for who, points in rates.items():
+        (lines[who],) = ax.plot(
+            [k for k, n in enumerate(lengths) if n in points],
+            [points[n] for n in lengths if n in points],
+            marker="o",
+            linewidth=2.5 if who == OURS else 1.5,
+            color=COLOURS.get(who),
+            zorder=3 if who == OURS else 2,
+        )
+    ax.set_xticks(range(len(lengths)), [str(n) for n in lengths])
+    ax.set_xlabel("queries and keys", fontsize=8)
+    return lines
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from einfall.examples.benchmarks.panels import draw_panels
 from einfall.examples.benchmarks.report import COLOURS, COPY, OURS
 
 Shares = dict[str, dict[str, float]]
@@ -35,13 +36,14 @@ def placed(row: Mapping[str, Any]) -> tuple[str, str]:
     size = f"{row['batch']} x {short(row['n'])}"
     page = re.match(r"pages(\d+)-", row["name"])
     if page:
-        return "pages of a paged cache", f"{page[1]}\n{size}"
+        return "pages of 16 to 128 keys, sequences x keys", f"of {page[1]}\n{size}"
     if row["example"] == "mla_decode":
-        return "one latent cache, 512 + 64 features", f"{row['heads']} heads\n{size}"
+        title = "one latent cache, 512 + 64 features, sequences x keys"
+        return title, f"{row['heads']} heads\n{size}"
     if (row["group"], row["d"]) == (4, 128):
-        return "32 heads on 8, 128 features", size.replace(" x ", " x\n")
+        return "32 heads on 8, 128 features, sequences x keys", size.replace(" x ", " x\n")
     heads = f"{row['heads']} on {row['heads'] // row['group']}"
-    return "8 caches of 8192, other heads and features", f"{heads}\n{row['d']}"
+    return "8 x 8k, heads on key heads, features", f"{heads}\n{row['d']}"
 
 
 def short(n: int) -> str:
@@ -51,41 +53,28 @@ def short(n: int) -> str:
 
 def draw_decode(data: Mapping[str, Any], path: Path) -> None:
     """Draw all panels in one picture."""
-    import matplotlib  # type: ignore[import-not-found,unused-ignore]
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot  # type: ignore[import-not-found,unused-ignore]
-
-    panels = decode_panels(data)
-    columns = min(2, len(panels))
-    lines = -(-len(panels) // columns)
-    figure, axes = pyplot.subplots(
-        lines, columns, figsize=(6 * columns, 3.2 * lines), squeeze=False, sharey=True
-    )
-    for ax in axes.flat[len(panels) :]:
-        ax.set_visible(False)
-    names: dict[str, Any] = {}
-    for ax, (title, shares) in zip(axes.flat, panels.items(), strict=False):
-        places = list(dict.fromkeys(place for points in shares.values() for place in points))
-        for who, points in shares.items():
-            (names[who],) = ax.plot(
-                [places.index(place) for place in points],
-                [100 * share for share in points.values()],
-                marker="_" if who == COPY else "o",
-                markersize=14 if who == COPY else 6,
-                linestyle="none",
-                color=COLOURS.get(who),
-                zorder=3 if who == OURS else 2,
-            )
-        ax.set_xticks(range(len(places)), places, fontsize=7)
-        ax.set_title(title, fontsize=10)
-        ax.grid(axis="y", color="#dddddd")
-    for ax in axes[:, 0]:
-        ax.set_ylabel("% of a long copy")
-    axes.flat[0].set_ylim(bottom=0)  # shared by all, so only when everything is drawn
-    figure.legend(names.values(), names, loc="lower center", ncols=len(names), frameon=False)
     machine = data["machine"]
-    figure.suptitle(f"Decode, float16, {machine['device']}, torch {machine['torch']}", fontsize=11)
-    figure.tight_layout(rect=(0, 0.05, 1, 1))
-    figure.savefig(path, dpi=130)
-    pyplot.close(figure)
+    heading = f"Decode, float16, {machine['device']}, torch {machine['torch']}"
+    unit = "% of a long copy's rate"
+    draw_panels(decode_panels(data), fill, path, heading=heading, unit=unit, size=(6, 3.2))
+
+
+def fill(ax: Any, shares: Shares) -> dict[str, Any]:
+    """Draw a panel's points, of one place side by side; return them by implementation."""
+    places = list(dict.fromkeys(place for points in shares.values() for place in points))
+    beside = [who for who in shares if who != COPY]
+    marks: dict[str, Any] = {}
+    for who, points in shares.items():
+        aside = 0.0 if who == COPY else 0.2 * (beside.index(who) - (len(beside) - 1) / 2)
+        (marks[who],) = ax.plot(
+            [places.index(place) + aside for place in points],
+            [100 * share for share in points.values()],
+            marker="_" if who == COPY else "o",
+            markersize=16 if who == COPY else 5,
+            linestyle="none",
+            color=COLOURS.get(who),
+            zorder=3 if who == OURS else 2,
+        )
+    ax.set_xticks(range(len(places)), places, fontsize=7)
+    ax.set_xlim(-0.6, len(places) - 0.4)
+    return marks

@@ -245,6 +245,9 @@ def test_html_stands_alone() -> None:
     assert page.open == [] and not page.seen & {"script", "img", "link"}
     assert "m <= p" in page.text and "tensor cores" in page.text
     assert re.search(r"m &lt;= p", x._repr_html_())
+    assert page.text.count("cut, compiled for") == 1
+    indents = re.findall(r"^( *)A_G_max_next\[h, p\]", page.text, re.M)  # the rest of a long line
+    assert indents and set(indents) == {" " * 6}
 
 
 def test_machines_that_are_not_known() -> None:
