@@ -142,6 +142,8 @@ class TileInOrder(GluonPrinter):
         """Issue a product of an operand that was computed."""
         name = x.accumulator.name
         wide = self.crew.wide
+        if x.said is not None:
+            self.statement(x.said)
         for line in lay_down(self, x) if wide else ():
             self.add(line)
         if x.factor is not None:

@@ -331,9 +331,11 @@ class Rows(GluonPrinter):
     def late_products(self, step: str, begun: str) -> None:
         """Issue the late products of a tile."""
         got: set[str] = set()
-        if not self.narrow:
-            self.make_operands()
         for k, x in enumerate(self.plan.late):
+            if x.said is not None:
+                self.statement(x.said)
+            if k == 0 and not self.narrow:
+                self.make_operands()
             if x.right.name not in got:
                 got.add(x.right.name)
                 self.get(x.right.name, step)

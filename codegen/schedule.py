@@ -16,7 +16,7 @@ Nothing here asks what a product means; the split follows from which variable is
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from .begin_with import begin_with
 from .join_tiles import Joined, arranged, joined
@@ -57,7 +57,7 @@ class ScheduleError(Exception):
 class Late:
     """A late product, by tile: ``factor`` carries the accumulator along, None if nothing does.
 
-    operand, factor : variables of the work; right : the tile that was fetched.
+    operand, factor : variables of the work; right : the tile that was fetched. said : its einsum.
     """
 
     accumulator: Var
@@ -66,6 +66,7 @@ class Late:
     right: Var
     axis: str
     factor: Var | None
+    said: Comment | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,14 +288,16 @@ class Splitting:
                 early[s.var.name] = s.var
                 said = None
                 continue
-            if said is not None:
-                work.append(said)
-            said = None
-            if isinstance(s, Dot) and s.axis not in s.var.axes and self.over_rows(s):
+            told, said = said, None
+            shared = isinstance(s, Dot) and s.axis not in s.var.axes and self.over_rows(s)
+            if told is not None and (shared or not isinstance(s, Dot)):
+                work.append(told)
+            if isinstance(s, Dot) and shared:
                 shares.append(self.share(s, loop.body[k + 1], work))
             elif isinstance(s, Dot):
                 later = {x.var.name for x in loop.body[k + 1 :] if isinstance(x, Let | Fold | Load)}
-                late.append(self.late(s, later | early.keys(), fetched, work))
+                x = self.late(s, later | early.keys(), fetched, work)
+                late.append(replace(x, said=told))
             else:
                 work.append(s)
         if not first:

@@ -276,6 +276,15 @@ def test_crew_of_three_only_where_the_work_is_little(monkeypatch: pytest.MonkeyP
     assert crews == {"attention": 3, "causal": 2, "softcap": 2}
 
 
+@pytest.mark.parametrize("name", ("causal_lse", "sink_window", "differential"))
+def test_einsums_of_late_products_stand_above_them(name: str) -> None:
+    text = lowered(name).source
+    for tensor in {"O_sum", "O_sum_2"} & set(re.findall(r"\w+", text)):
+        quoted = re.findall(rf"# {tensor}\[.*\n((?:.+\n)+)", text)
+        assert len(quoted) >= 2
+        assert all(f"{tensor.lower()} = warpgroup_mma(" in lines for lines in quoted)
+
+
 @pytest.mark.parametrize("name", ("causal_lse", "sink_window", "entropy"))
 def test_text_is_formatted_and_clean(name: str, tmp_path: Path) -> None:
     for choice in (0, 1):
