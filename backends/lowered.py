@@ -18,10 +18,12 @@ from ..ir.errors import BackendError
 from ..ir.mapping import MappedKernel, Mapping
 from ..ir.show import show_expression
 from ..passes.bound_tables import bound_tables, mark_tables
+from ..passes.named_tiles import hold_tiles
 from ..passes.pipeline import Known, Step, map_cascade
 from ..passes.specialise import specialise
 from ..passes.whole_tiles import whole_tiles
 from .launch import Plan, plan
+from .triton_targets import shared_limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,8 @@ def lower_as(cascade: Cascade, known: Known) -> Lowered:
     """Lower a cascade, and let programs add to sums as ``known`` says."""
     mapping, steps = map_cascade(cascade, known)
     dtypes = dict(mapping.dtypes)
+    for kernel in mapping.kernels:
+        hold_tiles(kernel, tiles=known.tiles, dtypes=dtypes, target=known.target)
     kernels: list[Kernel] = []
     mapped: list[MappedKernel] = []
     made: dict[str, Kernel] = {}
@@ -167,6 +171,7 @@ def emit(
     if isinstance(cut, MappedKernel):
         drawn = cut.crew is not None and cut.crew.drawn  # by a number that is set to 0 before
         found = print_gluon(replace(nest(cut), leads=leads, beside=beside and not drawn))
+        found = too_large(found, known.target) or found
     if isinstance(cut, MappedKernel) and isinstance(found, Kernel):
         return replace(cut, emitter="gluon"), found
     if known.emitter == "gluon":
@@ -175,6 +180,14 @@ def emit(
             " a kernel in Triton"
         )
     return replace(kernel, emitter=f"tl, because {found}"), in_triton()
+
+
+def too_large(found: Kernel | str, target: str) -> str:
+    """Return why a printed kernel cannot be launched: what it allocates, and what there is."""
+    room = shared_limit(target)
+    if isinstance(found, str) or found.shared <= room:
+        return ""
+    return f"it takes {found.shared} bytes of shared memory, and {target} has {room}"
 
 
 def long_number(known: Known) -> str:

@@ -19,6 +19,7 @@ from .gluon_boxes import box_of
 from .gluon_draw import SLOTS, counter_argument, counter_buffer, counter_of
 from .gluon_fetch import Fetcher
 from .gluon_order import RowsInOrder, TileInOrder
+from .gluon_room import room
 from .gluon_rows import Rows
 from .gluon_shares import layout_line, shared_of
 from .gluon_text import ADDING, IMPORTED, IMPORTS, PIECES, pieces
@@ -28,7 +29,7 @@ from .gluon_walk import kind
 from .gluon_wide import operands_of
 from .gluon_work import Work
 from .in_order import issue_ahead
-from .kernel import Kernel
+from .kernel import Argument, Kernel
 from .layout import WIDTH, lay_out
 from .loop_nest import Load, Nest
 from .one_loop import one_loop
@@ -174,6 +175,7 @@ class File:
             persistent=self.crew.persistent,
             registers=HALF if self.crew.consumers == 1 and not self.crew.wide else 0,
             follows=nest.beside,
+            shared=self.room(shared, {a.name: a for a in arguments if a.kind == "box"}),
         )
 
     def works(self, rows: Rows) -> dict[str, Function]:
@@ -258,6 +260,11 @@ class File:
             if name in added or any(f"{name}_rows" in line for line in rows.lines):
                 made[f"{name}_rows"] = boxes_in(name, "CONSUMERS")
         return made
+
+    def room(self, shared: dict[str, str], boxes: dict[str, Argument]) -> int:
+        """Return how many bytes of shared memory that is."""
+        constants = {name: int(value) for name, value in self.constants().items()}
+        return room(shared.values(), constants, boxes, dict(self.nest.dtypes))
 
     def box(self, load: Load) -> str:
         """Return the name of a load's descriptor."""

@@ -85,7 +85,8 @@ class Kernel:
     walks several of the grid's. ``lengths`` are sizes among the arguments of which nothing is
     gained by knowing a divisor, so that one compiled kernel serves them all. One that ``follows``
     waits inside for the kernel before it, and may be launched while that runs. ``registers`` are
-    the most that a thread has when a program begins, 0 where the compiler decides.
+    the most that a thread has when a program begins, 0 where the compiler decides. ``shared`` are
+    the bytes of shared memory that the text allocates, 0 where the compiler does.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Kernel:
     lengths: tuple[str, ...] = ()
     follows: bool = False
     registers: int = 0
+    shared: int = 0
 
     @property
     def tile_sizes(self) -> dict[str, int]:

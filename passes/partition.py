@@ -92,6 +92,14 @@ def partition(
     chosen = legal[min(choice, len(legal) - 1)]
     cut = {r: fixed.get(r, t) for r, t in chosen.tiles}
     warps, stages = num_warps or chosen.num_warps, num_stages or chosen.num_stages
+    room = SHARED.get(target, 99) * 1024
+    while (
+        not num_stages
+        and stages > 1
+        and cut != dict(chosen.tiles)
+        and shared_bytes(kernel, cut, stages, dtypes, target) > room
+    ):
+        stages -= 1  # of wider tiles than the partition's, fewer are in flight
     mapped = cut_kernel(kernel, target, Configuration(tuple(cut.items()), warps, stages))
     return replace(mapped, residents=residents(mapped, cut, dtypes, target))
 

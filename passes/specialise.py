@@ -17,22 +17,20 @@ is more than four warps have, eight share 64 rows (``codegen/gluon_wide.py``).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 
 from ..ir.cascade import Einsum
 from ..ir.expression import (
-    Access,
     Apply,
     Constant,
     Reduce,
     Size,
-    tensors,
     walk,
 )
 from ..ir.mapping import Crew, MappedKernel
-from ..ir.streaming import Field
 from .band_tiles import bands
+from .crew_memory import ROWS, Sizing, added, computed, crew_bytes, fields
 from .partition import (
     SHARED,
     cut_kernel,
@@ -45,9 +43,6 @@ from .selection_tiles import RANK_IS_LONG, Configuration
 from .tile_work import operands
 from .walk_ends import ends_moving, limited, named, short, slanted, uneven
 
-ROWS = 64
-"""Rows of a consumer."""
-
 BUDGET = {1: 216, 2: 232, 3: 152}
 """Registers of a thread that tiles may fill, by number of consumers."""
 
@@ -59,9 +54,6 @@ There two groups keep 64 x 64 twice and make 64 x 128 twice, all in float32, wit
 
 BESIDES = 20
 """Registers for addresses, limits and values per row."""
-
-BARRIERS = 1024
-"""Bytes of shared memory for barriers."""
 
 WIDEST = 256
 """The most columns of one product."""
@@ -165,7 +157,7 @@ def specialise(
         if fixed.get(rows, tile[rows]) == tile[rows] and fits(kernel, cut, tile, dtypes, target):
             found.append((cut, tile))
     if not found:
-        return "its accumulators fill more registers than consumers have"
+        return "its tiles fill more registers than consumers have, or more than shared memory"
     cut, tile = found[min(choice, len(found) - 1)]
     if automatic and cut.crew.wide and features(kernel) <= WIDEST and not twofold(kernel):
         return "its sums take eight warps, which was measured of gradients alone"
@@ -260,15 +252,6 @@ def unmeasured_wide(kernel: MappedKernel, sizes: Mapping[str, int]) -> str:
 def features(kernel: MappedKernel) -> int:
     """Return the size of the longest rank that a program holds whole."""
     return max((n for _, n in kernel.static), default=0)
-
-
-@dataclass(frozen=True, slots=True)
-class Sizing:
-    """One way to cut a kernel: its crew, coordinates walked at a time, slots of a ring."""
-
-    crew: Crew
-    columns: int
-    stages: int
 
 
 ALONE = Sizing(Crew(1), 64, 2)
@@ -374,37 +357,8 @@ def fits(
     threads = 256 if cut.crew.wide else 128
     if (kept + transient) / threads + BESIDES > budget:
         return False
-    shared = BARRIERS
-    if cut.crew.wide:
-        # what is computed and multiplied is read by both halves
-        shared += 2 * ROWS * tile[walked] * max(1, len(computed(kernel)))
-    for f in added(kernel):
-        part = elements(f.ranks) // consumers
-        # two places for an operand of the rows of all, one for what each consumer adds
-        shared += 2 * consumers * ROWS * tile[walked] * 2 + 4 * part * consumers
-    inside = {t for x in kernel.traversals for e in x.streaming.body for t in reads_of_item(e)}
-    for e in kernel.before:
-        if e.name in inside and len([r for r in e.ranks if r in width]) > 1:
-            shared += 2 * elements(e.ranks) * consumers
-    for tensor, ranks in operands(kernel):
-        size = {"float32": 4, "float64": 8}.get(dtypes.get(tensor, "float16"), 2)
-        if tensor not in inside:
-            continue  # read ahead of the loop, into registers
-        if len([r for r in ranks if r in width]) > 1:
-            copies = cut.stages if walked in ranks else consumers * (1 + cut.crew.spare)
-            shared += elements(ranks) * size * copies
-        elif not cut.crew.rotated and walked in ranks:
-            shared += elements(ranks) * size * cut.stages
-    if cut.crew.persistent:
-        # rows leave from memory of their own while the next ones come
-        writers = {x.tensor if isinstance(x, Field) else x.name: x for x in kernel.einsums()}
-        for tensor in (t for t in kernel.writes if t in writers):
-            size = {"float32": 4, "float64": 8}.get(dtypes.get(tensor, "float16"), 2)
-            ranks = writers[tensor].ranks
-            if len([r for r in ranks if r in width]) > 1:
-                shared += elements(ranks) * size * consumers
     programs = 2 if consumers == 1 and not cut.crew.wide else 1
-    return shared * programs <= SHARED[target] * 1024
+    return crew_bytes(kernel, cut, tile, dtypes, target) * programs <= SHARED[target] * 1024
 
 
 def walked_products(kernel: MappedKernel) -> list[Einsum]:
@@ -416,34 +370,6 @@ def walked_products(kernel: MappedKernel) -> list[Einsum]:
         for e in t.streaming.body
         if isinstance(e, Einsum) and isinstance(e.body, Reduce) and walked in e.ranks
     ]
-
-
-def fields(kernel: MappedKernel) -> list[Field]:
-    """Return what the walk accumulates."""
-    return [f for t in kernel.traversals for f in t.streaming.fields]
-
-
-def reads_of_item(item: Einsum | Field) -> tuple[str, ...]:
-    """Return the tensors that an einsum or an accumulator reads."""
-    return tensors(item.lift) if isinstance(item, Field) else item.reads
-
-
-def computed(kernel: MappedKernel) -> set[str]:
-    """Return what the loop computes and accumulators multiply with what moves."""
-    resident = set(kernel.ranks("resident"))
-    made = {x.name for t in kernel.traversals for x in t.streaming.body if isinstance(x, Einsum)}
-    return {
-        x.tensor
-        for f in fields(kernel)
-        if resident & set(f.ranks)
-        for x in walk(f.lift)
-        if isinstance(x, Access) and x.tensor in made
-    }
-
-
-def added(kernel: MappedKernel) -> list[Field]:
-    """Return what tiles add to in memory."""
-    return [f for t in kernel.traversals for f in t.streaming.additions]
 
 
 def several(kernel: MappedKernel) -> bool:
