@@ -17,8 +17,9 @@ from collections.abc import Iterator, Mapping
 from math import prod
 
 from ..ir.errors import BackendError
-from ..ir.expression import tensors
+from ..ir.expression import Access, free_ranks, tensors, walk
 from ..ir.mapping import MappedKernel
+from ..ir.streaming import Field
 from .partition import LARGEST, SHARED
 from .selection_tiles import SMALLEST
 from .tile_work import folded_body, folds, operands
@@ -75,7 +76,10 @@ def excesses(
         for t in tensors(body)
     }
     room = SHARED.get(target, 99) * 1024
+    slanted = along_diagonals(kernel, cut)
     for tensor, ranks in operands(kernel):
+        if tensor in slanted:
+            continue  # of which a tile has a row for each diagonal, not for each point
         many, axes = prod(inside(ranks)), " x ".join(map(str, inside(ranks)))
         if many > LARGEST:
             yield f"a tile of {tensor} has {axes} elements, and Triton takes {LARGEST} at most"
@@ -89,3 +93,15 @@ def excesses(
             f"what it accumulates takes {kept} registers, and a multiprocessor has"
             f" {FILE.get(target, USUAL)}"
         )
+
+
+def along_diagonals(kernel: MappedKernel, cut: Mapping[str, int]) -> set[str]:
+    """Return the tensors that are read at a coordinate made of two ranks that are cut."""
+    return {
+        x.tensor
+        for item in kernel.einsums()
+        for x in walk(item.lift if isinstance(item, Field) else item.body)
+        if isinstance(x, Access)
+        for c in x.coordinates
+        if len(cut.keys() & set(free_ranks(c))) > 1
+    }
