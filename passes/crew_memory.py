@@ -17,7 +17,7 @@ from ..ir.expression import Access, tensors, walk
 from ..ir.mapping import Crew, MappedKernel
 from ..ir.streaming import Field
 from .partition import resident_parts
-from .tile_work import operands
+from .tile_work import element_bytes, operands
 
 ROWS = 64
 """Rows of a consumer."""
@@ -54,9 +54,6 @@ def crew_bytes(
     def wide(ranks: tuple[str, ...]) -> bool:
         return len([r for r in ranks if r in width]) > 1
 
-    def size(tensor: str) -> int:
-        return {"float32": 4, "float64": 8}.get(dtypes.get(tensor, "float16"), 2)
-
     shared = BARRIERS
     if cut.crew.wide:
         # what is computed and multiplied is read by both halves; it may stand under no name
@@ -80,12 +77,12 @@ def crew_bytes(
             continue  # read ahead of the loop, into registers
         if wide(ranks):
             copies = cut.stages if walked in ranks else consumers * (1 + cut.crew.spare)
-            shared += elements(ranks) * size(tensor) * copies
+            shared += elements(ranks) * element_bytes(tensor, dtypes) * copies
             if not (walked in ranks or tensor in ahead or cut.crew.persistent):
                 kind = dtypes.get(tensor, "float16")
                 places.update((kind, w) for w in parts.get(ranks[-1], ()))
         elif walked in ranks:
-            shared += elements(ranks) * size(tensor) * cut.stages
+            shared += elements(ranks) * element_bytes(tensor, dtypes) * cut.stages
     if cut.crew.wide:
         return shared  # rows leave from registers
     gives = {x.tensor if isinstance(x, Field) else x.name: x.ranks for x in kernel.einsums()}
@@ -101,7 +98,7 @@ def crew_bytes(
                 places[place] -= 1
                 continue
             share = elements(gives[tensor]) * w // width.get(last, 1)
-            shared += share * size(tensor) * consumers
+            shared += share * element_bytes(tensor, dtypes) * consumers
     return shared
 
 

@@ -17,20 +17,17 @@ from collections.abc import Iterator, Mapping
 from math import prod
 
 from ..ir.errors import BackendError
-from ..ir.expression import Access, free_ranks, tensors, walk
+from ..ir.expression import tensors
 from ..ir.mapping import MappedKernel
-from ..ir.streaming import Field
+from .band_tiles import bands
 from .partition import LARGEST, SHARED
 from .selection_tiles import SMALLEST
-from .tile_work import folded_body, folds, operands
+from .tile_work import element_bytes, folded_body, folds, operands
 
 FILE = {"gfx942": 131072}
 """Registers of a multiprocessor, by target; of all others ``USUAL``."""
 
 USUAL = 65536
-
-BYTES = {"float32": 4, "float64": 8}
-"""Bytes of an element; of all others 2."""
 
 
 def hold_tiles(
@@ -76,14 +73,14 @@ def excesses(
         for t in tensors(body)
     }
     room = SHARED.get(target, 99) * 1024
-    slanted = along_diagonals(kernel, cut)
+    diagonal = {b.access.tensor: {b.own, b.across} for b in bands(kernel)}
     for tensor, ranks in operands(kernel):
-        if tensor in slanted:
+        if tensor in diagonal and diagonal[tensor] <= set(ranks):
             continue  # of which a tile has a row for each diagonal, not for each point
         many, axes = prod(inside(ranks)), " x ".join(map(str, inside(ranks)))
         if many > LARGEST:
             yield f"a tile of {tensor} has {axes} elements, and Triton takes {LARGEST} at most"
-        need = many * BYTES.get(dtypes.get(tensor, "float16"), 2)
+        need = many * element_bytes(tensor, dtypes)
         if moving & set(ranks) and tensor in multiplied and len(inside(ranks)) > 1 and need > room:
             yield f"a tile of {tensor} takes {need} bytes of shared memory, and there are {room}"
     sums = [x for t in kernel.traversals if not t.continues for x in t.streaming.fields]
@@ -93,15 +90,3 @@ def excesses(
             f"what it accumulates takes {kept} registers, and a multiprocessor has"
             f" {FILE.get(target, USUAL)}"
         )
-
-
-def along_diagonals(kernel: MappedKernel, cut: Mapping[str, int]) -> set[str]:
-    """Return the tensors that are read at a coordinate made of two ranks that are cut."""
-    return {
-        x.tensor
-        for item in kernel.einsums()
-        for x in walk(item.lift if isinstance(item, Field) else item.body)
-        if isinstance(x, Access)
-        for c in x.coordinates
-        if len(cut.keys() & set(free_ranks(c))) > 1
-    }

@@ -31,7 +31,15 @@ from .selection_tiles import (
     order_configurations,
     search_configuration,
 )
-from .tile_work import all_ranks, contracts, folded_body, folds, is_product, operands
+from .tile_work import (
+    all_ranks,
+    contracts,
+    element_bytes,
+    folded_body,
+    folds,
+    is_product,
+    operands,
+)
 from .walked_span import looked_up
 
 SHARED = {"sm_80": 163, "sm_86": 99, "sm_89": 99, "sm_90": 227, "sm_100": 227, "gfx942": 64}
@@ -433,7 +441,7 @@ def shared_bytes(
     diagonal = {b.access.tensor: b for b in bands(kernel)}
     for tensor, ranks in operands(kernel):
         inside = [width[r] for r in ranks if r in width]
-        size = {"float32": 4, "float64": 8}.get(dtypes.get(tensor, "float16"), 2)
+        size = element_bytes(tensor, dtypes)
         if tensor in diagonal and {diagonal[tensor].own, diagonal[tensor].across} <= set(ranks):
             shared += band_bytes(diagonal[tensor], width, size, stages)
         elif len(inside) > 1:

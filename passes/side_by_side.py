@@ -12,7 +12,7 @@ from math import prod
 
 from ..ir.mapping import MappedKernel
 from .partition import MOST_RESIDENT, few_rows
-from .tile_work import operands
+from .tile_work import element_bytes, operands
 from .walked_span import looked_up
 
 ON_THE_WAY = 64 * 1024
@@ -42,8 +42,7 @@ def side_by_side(
     moving = 0
     for tensor, ranks in operands(kernel):
         if streamed & set(ranks):
-            each = {"float32": 4, "float64": 8}.get(dtypes.get(tensor, "float16"), 2)
-            moving += each * prod(width[r] for r in ranks if r in width)
+            moving += element_bytes(tensor, dtypes) * prod(width[r] for r in ranks if r in width)
     ahead = max(1, kernel.num_stages - (2 if looked_up(kernel) else 1))
     wanted = -(-ON_THE_WAY // max(1, moving * ahead))
     return replace(kernel, residents=min(MOST_RESIDENT, max(1, wanted)))

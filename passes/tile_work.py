@@ -56,6 +56,11 @@ def all_ranks(item: Einsum | Field) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*item.ranks, *inner)))
 
 
+def element_bytes(tensor: str, dtypes: Mapping[str, str]) -> int:
+    """Return the bytes of an element of a tile; what has no dtype yet counts as half precision."""
+    return {"float32": 4, "float64": 8}.get(dtypes.get(tensor, "float16"), 2)
+
+
 def operands(kernel: MappedKernel) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Return the tiles that are loaded: tensor and the ranks along which it varies."""
     found: dict[tuple[str, tuple[str, ...]], None] = {}
