@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..ir.axes import ranks_of
 from ..ir.cascade import Cascade, Scalar
 from ..ir.errors import ShapeError
 from ..ir.expression import Constant, Expression, Parameter, rewrite
 from ..ir.expression import free_ranks as ranks_in
 from ..ir.expression import tensors as tensors_in
-from ..ir.sizes import bind_parameters, rank_sizes, ranks_of
+from ..ir.sizes import bind_parameters, rank_sizes
 from ..passes.map_kernels import collect_presence
 from ..passes.presence import EXTENT, Facts
 from ..passes.tile_classes import FULL, PARTIAL, tile_classes

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..ir.axes import ranks_of
 from ..ir.cascade import Cascade, Scalar
 from ..ir.errors import EinfallError
 from ..ir.expression import (
@@ -20,7 +21,6 @@ from ..ir.expression import (
     free_ranks,
     walk,
 )
-from ..ir.sizes import ranks_of
 from .save_check import equalised, shape
 
 LONG, SHORT, FEW = 1024, 64, 2

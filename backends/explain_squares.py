@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from itertools import combinations
 from math import prod
 
+from ..ir.axes import ranks_of
 from ..ir.cascade import Cascade
 from ..ir.mapping import Mapping as Mapped
-from ..ir.sizes import ranks_of
 from .explain_numbers import quantity
 from .explain_visits import WIDTHS
 

@@ -27,7 +27,7 @@ from ..ir.expression import (
     Size,
     free_ranks,
 )
-from ..ir.sizes import part_rank
+from ..ir.size_rules import part_rank
 from .interpreter_contraction import contract
 from .interpreter_space import Bindings, Present, Space, both, either, shrink
 from .numpy_operators import Array, numbers, pointwise, reduction, unify

@@ -29,12 +29,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..ir.axes import ranks_of
 from ..ir.cascade import Cascade, Scalar
 from ..ir.dtypes import tensor_dtypes
 from ..ir.errors import BackendError
 from ..ir.expression import RankVariable, accesses
 from ..ir.notation import cascade as declared
-from ..ir.sizes import bind_parameters, rank_sizes, ranks_of, tensor_shape
+from ..ir.sizes import bind_parameters, rank_sizes, tensor_shape
 from ..passes.differentiate import gradient
 from ..passes.keep import Gradient
 from .autograd import fitted, interpreted, twice, widest

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING
 
 from ..codegen.kernel import Argument, Buffer, Kernel
 from ..codegen.layout import WIDTH, lay_out
+from ..ir.axes import ranks_of
 from ..ir.cascade import Cascade
 from ..ir.errors import BackendError, EinfallError
 from ..ir.expression import Access, Expression, RankVariable
 from ..ir.mapping import Cut
 from ..ir.show import show_expression
-from ..ir.sizes import ranks_of
 from .explain_visits import WIDTHS
 from .parts import PROCESSORS, processors_of, tiles_of_part
 from .save_check import self_test

@@ -10,13 +10,14 @@ import networkx
 import numpy as np
 
 from ..codegen.layout import WIDTH, lay_out
+from ..ir.axes import ranks_of
 from ..ir.cascade import Cascade, Scalar
 from ..ir.errors import BackendError, EinfallError
 from ..ir.expression import Access, Apply, Expression, Populate, RankVariable, Size
 from ..ir.interval import interval
 from ..ir.scalar import scalar
 from ..ir.selection import list_rank, selections
-from ..ir.sizes import ranks_of, tensor_shape
+from ..ir.sizes import tensor_shape
 from .interpreter import interpret
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ The file has, from top to bottom: constants and layouts, small functions, the wo
 for whole tiles, once for tiles that may be cut), the warp that fetches, the warps that compute, and
 the kernel, which hands each its part. Memory and arithmetic meet in *rings*: slots of shared memory
 with a barrier that says full and one that says empty. A tile's early products, and the late ones of
-the tile before it, run while the work on the tile is done (``schedule.py``).
+the tile before it, run while the work on the tile is done (``split_nest.py``).
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ from .layout import WIDTH, lay_out
 from .loop_nest import Load, Nest
 from .one_loop import one_loop
 from .own_words import bound_anew, set_apart
-from .schedule import Schedule, Section, schedule
+from .schedule import Schedule, Section
+from .split_nest import split_nest
 from .triton_operators import HELPERS
 
 ROWS = 64
@@ -72,7 +73,7 @@ def print_gluon(nest: Nest) -> Kernel | str:
     if isinstance(apart, str):
         return apart
     assert apart.crew is not None
-    nest, crew, plan = apart, apart.crew, schedule(apart)
+    nest, crew, plan = apart, apart.crew, split_nest(apart)
     if isinstance(plan, Schedule) and not crew.rotated:
         plan = one_loop(plan)
         plan = issue_ahead(plan) if crew.ahead else plan

@@ -1,7 +1,7 @@
 """Put a tile's products and its work in one order, each product under work that needs it not.
 
-A rotated loop (``schedule.py``) carries what late products read from one tile to the next. Where a
-tile has several of them, that takes more registers than there are. In order, a tile is finished
+A rotated loop (``split_nest.py``) carries what late products read from one tile to the next. Where
+a tile has several of them, that takes more registers than there are. In order, a tile is finished
 before the next begins: early products are issued together, a late one as soon as its operand is
 made, and a wait stands only ahead of work that reads a result::
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from .axes import ranks_of
 from .cascade import Cascade, Einsum
 from .exact import read_exactly
 from .expression import (
@@ -19,7 +20,6 @@ from .expression import (
     Size,
     tensors,
 )
-from .sizes import ranks_of
 
 WIDTH = {"bfloat16": 1, "float16": 1, "float32": 2, "float64": 3}
 BOOLEAN = ("and", "or", "not", "in", "==", "!=", "<", "<=", ">", ">=")

@@ -119,7 +119,7 @@ class Crew:
     joined : whether tested tiles share the loop of whole ones (``codegen/join_tiles.py``).
     spare : whether operands that stay have two places (``codegen/gluon_spare.py``).
     rotated : whether a tile's late products run under the next tile's work
-    (``codegen/schedule.py``) or, in order, under its own (``codegen/in_order.py``).
+    (``codegen/split_nest.py``) or, in order, under its own (``codegen/in_order.py``).
     ahead : whether, in order, a tile's first product is issued beside the last of the tile before.
     resting : accumulators that tell, by how little they grow in a tile, that frames may stay as
     they are (``passes/resting.py``); none where frames move with every tile.

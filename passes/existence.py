@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from ..ir.axes import ranks_of
 from ..ir.cascade import Cascade, Einsum
 from ..ir.expression import (
     Access,
@@ -24,7 +25,6 @@ from ..ir.expression import (
     children,
     substitute,
 )
-from ..ir.sizes import ranks_of
 from .align import conjunction
 
 Conditions = tuple[Expression, ...]

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from ..ir.axes import ranks_of
 from ..ir.cascade import Cascade, Einsum
 from ..ir.expression import Access, Apply, Expression, RankVariable, Reduce, accesses, free_ranks
-from ..ir.sizes import ranks_of
 from .adjoint import Share, shares
 from .align import conjunction, fresh
 from .derivative import ZERO

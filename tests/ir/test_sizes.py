@@ -6,11 +6,13 @@ from collections.abc import Mapping
 
 import pytest
 
+from einfall.ir.axes import ranks_of
 from einfall.ir.cascade import Scalar
 from einfall.ir.errors import RankError, ShapeError
 from einfall.ir.expression import Access, Concatenate, RankVariable
 from einfall.ir.notation import cascade
-from einfall.ir.sizes import bind_parameters, part_rank, rank_sizes, ranks_of, tensor_shape
+from einfall.ir.size_rules import part_rank
+from einfall.ir.sizes import bind_parameters, rank_sizes, tensor_shape
 
 ATTENTION = cascade("""
 def attention(Q, K, V, *, scale=1.0):

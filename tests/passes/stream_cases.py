@@ -40,7 +40,7 @@ class Case:
 
 def tensors(case: Case, flat: Cascade, seed: int, spread: float | None = None) -> dict[str, Any]:
     """Draw the inputs: normal numbers, positive ones where the case says so."""
-    from einfall.ir.sizes import ranks_of
+    from einfall.ir.axes import ranks_of
 
     draw = numpy.random.default_rng(seed)
     found = {}

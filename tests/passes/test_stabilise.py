@@ -9,9 +9,9 @@ import numpy
 import pytest
 
 from einfall.backends.interpreter import interpret
+from einfall.ir.axes import ranks_of
 from einfall.ir.cascade import Cascade
 from einfall.ir.notation import cascade
-from einfall.ir.sizes import ranks_of
 from einfall.ir.streaming import Streaming
 from einfall.ir.verify import verify
 from einfall.passes.flatten import flatten
