@@ -15,7 +15,7 @@ from ..codegen.tables import table_nests
 from ..codegen.triton import print_triton
 from ..ir.cascade import Cascade
 from ..ir.errors import BackendError
-from ..ir.mapping import MappedKernel, Mapping
+from ..ir.mapping import Cut, MappedKernel, Mapping
 from ..ir.show import show_expression
 from ..passes.bound_tables import bound_tables, mark_tables
 from ..passes.named_tiles import hold_tiles
@@ -121,7 +121,20 @@ def lower_as(cascade: Cascade, known: Known) -> Lowered:
                 kernels.append(replace(made[table.name], fixed=not made[table.name].reads))
         mapped.append(cut)
         kernels.append(printed)
-    return Lowered(cascade, known, steps, replace(mapping, kernels=tuple(mapped)), tuple(kernels))
+    cuts = tuple(as_cut(c, mapped) for c in mapping.cuts)
+    mapping = replace(mapping, kernels=tuple(mapped), cuts=cuts)
+    return Lowered(cascade, known, steps, mapping, tuple(kernels))
+
+
+def as_cut(cut: Cut, kernels: list[MappedKernel]) -> Cut:
+    """Count parts in tiles that kernels have, and programs beside each other, as they are printed.
+
+    A part that ended inside a tile would have the rest of it reduced twice.
+    """
+    walking = [k for k in kernels if dict(k.roles).get(cut.part) == "grid"]
+    tile = max(k.partition(cut.rank).tile for k in walking)
+    least = -(-cut.least * cut.tile // tile)
+    return replace(cut, tile=tile, least=least, residents=min(k.residents for k in walking))
 
 
 def emit(

@@ -22,8 +22,8 @@ def left_to_test(
         return dict.fromkeys(conditions)
     if len(conditions) > 1:
         return dict(traversal.tests)
-    begins = partial(begins_loop, kernel=kernel, rank=traversal.streaming.rank)
-    return dict.fromkeys(conditions, behind_begin(traversal.domain, begins))
+    settles = partial(settled, kernel=kernel, rank=traversal.streaming.rank)
+    return dict.fromkeys(conditions, behind_limits(traversal.domain, settles))
 
 
 def begins_tile(value: Value, aligned: tuple[str, ...]) -> bool:
@@ -41,31 +41,35 @@ def begins_tile(value: Value, aligned: tuple[str, ...]) -> bool:
             return False
 
 
-def begins_loop(condition: Expression, *, kernel: MappedKernel, rank: str) -> bool:
-    """Whether a condition is a lower limit of the rank at which a tile begins."""
+def settled(condition: Expression, *, kernel: MappedKernel, rank: str) -> bool:
+    """Whether a condition is a limit of the rank at which tiles begin, so that it cuts none."""
     match condition:
-        case Apply(">=", (RankVariable(rank=limited), limit)):
+        case Apply(">=" | "<", (RankVariable(rank=limited), limit)):
             return limited == rank and always_begins(limit, kernel.aligned)
-        case Apply("<=", (limit, RankVariable(rank=limited))):
+        case Apply("<=" | ">", (limit, RankVariable(rank=limited))):
             return limited == rank and always_begins(limit, kernel.aligned)
         case _:
             return False
 
 
 def always_begins(x: Expression, aligned: tuple[str, ...]) -> bool:
-    """Whether a tile begins there: a coordinate of the grid times an aligned parameter."""
+    """Whether a tile begins there: a coordinate of the grid times an aligned parameter, or sums."""
     match x:
-        case Apply("*", (RankVariable(), Parameter(name=name))):
+        case Parameter(name=name):
             return name in aligned
+        case Apply("*", (RankVariable(), by)):
+            return always_begins(by, aligned)
+        case Apply("+", operands):
+            return all(always_begins(o, aligned) for o in operands)
         case _:
             return False
 
 
-def behind_begin(domain: Domain, begins: Callable[[Expression], bool]) -> Expression | None:
-    """Return the test of points without what the loop's begin has settled."""
+def behind_limits(domain: Domain, settles: Callable[[Expression], bool]) -> Expression | None:
+    """Return the test of points without what the loop's begin and end have settled."""
     if len(domain.ranges) != 1 or not domain.exact:
         return domain.test
-    rest = tuple(c for c in conjuncts(domain.test) if not begins(c))
+    rest = tuple(c for c in conjuncts(domain.test) if not settles(c))
     return Apply("and", rest) if len(rest) > 1 else rest[0] if rest else None
 
 

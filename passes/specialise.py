@@ -176,7 +176,9 @@ def specialise(
         crew = spare.crew if fits(kernel, spare, tile, dtypes, target) else crew
     if not crew.rotated:
         crew = replace(crew, lagging=bool(resting(kernel)))
-    return replace(cut_kernel(kernel, target, whole), crew=crew, described=described)
+    beside = 1 if crew.consumers > 1 or crew.wide else kernel.residents
+    made = cut_kernel(kernel, target, whole)
+    return replace(made, crew=crew, described=described, residents=beside)
 
 
 def walks_all(kernel: MappedKernel) -> bool:
