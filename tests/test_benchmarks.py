@@ -209,6 +209,36 @@ def test_panels_group_rows_by_feature_size_and_filter() -> None:
     assert found == {"full, 64 features": {OURS: {1024: 512.0, 4096: 2048.0}}}
 
 
+def test_sparse_panels_have_ratios_to_flex_and_to_the_causal_kernel() -> None:
+    from einfall.examples.benchmarks.plot_sparse import FLEX, TILE, sparse_panels
+
+    rows = [{"name": "window-512-n32768", "n": 32768}, {"name": "window-512-n1048576", "n": 2**20}]
+    ours = {"row": rows[0]["name"], "who": OURS, "milliseconds": [1.0, 2.0, 4.0], "points": 10}
+    flex = ours | {"who": "flex", "milliseconds": [5.0], "points": 0}
+    dense = ours | {"who": "einfall-dense", "milliseconds": [32.0], "points": 200}
+    alone = ours | {"row": rows[1]["name"]}
+    found = sparse_panels({"rows": rows, "results": [ours, flex, dense, alone]})
+    assert found == {FLEX: {"window 512\n32k": 2.5}, TILE: {"window 512\n32k": 1.25}}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[project]", "cannot be read"),
+        ("[]", "no table that can be drawn"),
+        ('{"rows": []}', "not forward, backward, decode, sparse"),
+    ],
+)
+def test_what_is_no_table_is_not_drawn(
+    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from einfall.examples.benchmarks.plot import main
+
+    (tmp_path / "x.json").write_text(text)
+    assert main([str(tmp_path / "x.json"), str(tmp_path)]) == 1
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("row", BACKWARD_ROWS, ids=lambda row: row.name)
 def test_reference_gradients_are_those_of_a_masked_product(row: Row) -> None:
     row = small(row)

@@ -54,10 +54,16 @@ def errors(found: Gradients, expected: Gradients, row: Row) -> tuple[float, ...]
     )
 
 
-def make(name: str, row: Row, tensors: tuple[Tensor, ...], seed: Tensor) -> Callable[[], Gradients]:
-    """Return a function that computes the gradients again and again from one forward."""
+def make(
+    name: str, row: Row, tensors: tuple[Tensor, ...], seed: Tensor
+) -> tuple[Callable[[], Gradients], float]:
+    """Return what computes the gradients again and again from one forward, and its roofline.
+
+    That is in milliseconds, and 0 for a peer.
+    """
+    compiled = None
     if name in OWN:
-        call = forward.ours(row, tensors, atomics=name == ADDED)
+        call, compiled = forward.ours_with_kernels(row, tensors, atomics=name == ADDED)
     else:
         call = peers.make(name, row, tensors)
     output = call()[0]
@@ -66,7 +72,7 @@ def make(name: str, row: Row, tensors: tuple[Tensor, ...], seed: Tensor) -> Call
         return torch.autograd.grad(output, tensors[:3], seed, retain_graph=True)
 
     gradients()
-    return gradients
+    return gradients, forward.least(compiled.gradient) if compiled else 0.0
 
 
 def measure(row: Row, who: Sequence[str], rounds: int, rep: int) -> list[Result]:
@@ -80,12 +86,13 @@ def measure(row: Row, who: Sequence[str], rounds: int, rep: int) -> list[Result]
     found: dict[str, Result] = {}
     for name in who:
         try:
-            calls[name] = make(name, row, tensors, seed)
+            calls[name], bound = make(name, row, tensors, seed)
             torch.cuda.synchronize()
         except Exception as error:  # whatever stops one of them must not stop the others
             found[name] = Result(row.name, name, refusal=forward.reason(error))
             continue
-        found[name] = Result(row.name, name, errors=errors(calls[name](), expected, row))
+        wrong = errors(calls[name](), expected, row)
+        found[name] = Result(row.name, name, errors=wrong, least=bound)
     del expected
     for name, values in in_turn(calls, rounds, rep).items():
         found[name] = replace(found[name], milliseconds=values)

@@ -9,6 +9,12 @@ from typing import Any, TypeVar
 Shown = TypeVar("Shown")
 
 
+def heading(data: Mapping[str, Any], dtype: str) -> str:
+    """Return a table's name, and what it was measured in and on, as one line."""
+    machine = data["machine"]
+    return f"{data['table'].capitalize()}, {dtype}, {machine['device']}, torch {machine['torch']}"
+
+
 def draw_panels(
     panels: Mapping[str, Shown],
     fill: Callable[[Any, Shown], Mapping[str, Any]],

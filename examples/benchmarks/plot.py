@@ -4,8 +4,9 @@
 
     python -m einfall.examples.benchmarks.plot docs/benchmarks/forward.json docs/benchmarks
 
-writes ``forward.png``, and ``decode.png`` for ``decode.json``, whose panels ``plot_decode.py``
-describes. It needs matplotlib (``pip install einfall[viz]``).
+writes ``forward.png``. ``backward.json`` is drawn in the same way; what is drawn of ``decode.json``
+and ``sparse.json`` stands in ``plot_decode.py`` and ``plot_sparse.py``. It needs matplotlib (``pip
+install einfall[viz]``).
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from einfall.examples.benchmarks.panels import draw_panels
+from einfall.examples.benchmarks.panels import draw_panels, heading
 from einfall.examples.benchmarks.plot_decode import draw_decode
+from einfall.examples.benchmarks.plot_sparse import draw_sparse
 from einfall.examples.benchmarks.report import COLOURS, OURS
 
 Rates = dict[str, dict[int, float]]
@@ -40,9 +42,8 @@ def panels(data: Mapping[str, Any]) -> dict[str, Rates]:
 
 def draw(data: Mapping[str, Any], path: Path) -> None:
     """Draw all panels in one picture."""
-    machine = data["machine"]
-    heading = f"Forward, bfloat16, {machine['device']}, torch {machine['torch']}"
-    draw_panels(panels(data), fill, path, heading=heading, unit="TFLOP/s", size=(5, 3))
+    above = heading(data, "bfloat16")
+    draw_panels(panels(data), fill, path, heading=above, unit="TFLOP/s", size=(5, 3))
 
 
 def fill(ax: Any, rates: Rates) -> dict[str, Any]:
@@ -63,16 +64,32 @@ def fill(ax: Any, rates: Rates) -> dict[str, Any]:
     return lines
 
 
+DRAW = {"forward": draw, "backward": draw, "decode": draw_decode, "sparse": draw_sparse}
+"""Who draws a table, by its name."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Read a table and draw it."""
+    """Read a table and draw it; return 1, with a reason, where it is none of ours."""
     parser = argparse.ArgumentParser(description="a table as a picture")
-    parser.add_argument("table", type=Path, help="forward.json or decode.json")
-    parser.add_argument("folder", type=Path, help="where forward.png or decode.png is written")
+    parser.add_argument("table", type=Path, help="forward.json, backward.json, sparse.json ...")
+    parser.add_argument("folder", type=Path, help="where the picture is written, forward.png, say")
     options = parser.parse_args(arguments)
-    data = json.loads(options.table.read_text())
-    decode = all("moved" in row for row in data["rows"])
-    path = options.folder / ("decode.png" if decode else "forward.png")
-    (draw_decode if decode else draw)(data, path)
+    try:
+        data = json.loads(options.table.read_text())
+    except (OSError, ValueError) as error:
+        print(f"{options.table} cannot be read: {error}", file=sys.stderr)
+        return 1
+    name = data.get("table") if isinstance(data, dict) else None
+    if name not in DRAW:
+        print(
+            f'{options.table} is no table that can be drawn: its "table" is {name!r}, and not '
+            f"{', '.join(DRAW)}; the commands of these names write such files with --out",
+            file=sys.stderr,
+        )
+        return 1
+    path = options.folder / f"{name}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    DRAW[name](data, path)
     print(f"wrote {path}")
     return 0
 

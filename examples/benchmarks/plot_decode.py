@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from einfall.examples.benchmarks.panels import draw_panels
+from einfall.examples.benchmarks.panels import draw_panels, heading
 from einfall.examples.benchmarks.report import COLOURS, COPY, OURS
 
 Shares = dict[str, dict[str, float]]
@@ -53,10 +53,9 @@ def short(n: int) -> str:
 
 def draw_decode(data: Mapping[str, Any], path: Path) -> None:
     """Draw all panels in one picture."""
-    machine = data["machine"]
-    heading = f"Decode, float16, {machine['device']}, torch {machine['torch']}"
+    above = heading(data, "float16")
     unit = "% of a long copy's rate"
-    draw_panels(decode_panels(data), fill, path, heading=heading, unit=unit, size=(6, 3.2))
+    draw_panels(decode_panels(data), fill, path, heading=above, unit=unit, size=(6, 3.2))
 
 
 def fill(ax: Any, shares: Shares) -> dict[str, Any]:

@@ -22,6 +22,7 @@ COPY = "copy"
 
 COLOURS = {
     OURS: "#d1495b",
+    ADDED: "#f08a8f",
     "sdpa-cudnn": "#30638e",
     "flex-tuned": "#edae49",
     "flex": "#c8b88a",
@@ -166,6 +167,7 @@ class Table:
         """Write ``forward.json`` and ``forward.md``, or what ``name`` says instead."""
         folder.mkdir(parents=True, exist_ok=True)
         data: dict[str, Any] = {
+            "table": self.name,
             "machine": self.machine,
             "rows": [self.row_data(row) for row in self.rows],
             "results": [asdict(result) for result in self.results],

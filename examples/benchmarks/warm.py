@@ -62,7 +62,7 @@ def make_backward(name: str, who: str) -> Call:
     """Make the call of a row of the backward table."""
     (row,) = select(BACKWARD_ROWS, [name])
     tensors = tuple(x.requires_grad_() for x in inputs(row))
-    return backward.make(who, row, tensors, torch.randn_like(tensors[0]))
+    return backward.make(who, row, tensors, torch.randn_like(tensors[0]))[0]
 
 
 def make_sparse(name: str, who: str) -> Call:
