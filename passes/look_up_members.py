@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from ..ir.cascade import Cascade, Einsum
+from ..ir.errors import BackendError, underlined
 from ..ir.expression import (
     Access,
     Apply,
     Constant,
     Expression,
+    Parameter,
     RankVariable,
     Reduce,
     Size,
@@ -18,7 +20,11 @@ from ..ir.expression import (
     rewrite,
     walk,
 )
+from ..ir.show import show_expression
 from .align import fresh
+from .domain_extremes import extreme
+from .domain_known import Known, first, last, least
+from .domain_simplify import ZERO, plus
 from .existence import conjuncts
 
 
@@ -41,11 +47,26 @@ def look_up_members(cascade: Cascade, *, short: frozenset[str] = frozenset()) ->
 
     What reduces the rank walks the list. What keeps it has a program for each of its tiles, and
     would go through the whole list at every point. The table has a place for each list and block.
+    An item that is neither a rank nor its quotient names no tiles to walk, and is always looked
+    up::
+
+        S[p, m: p + m in L[p]] = Q[p] * K[m]
+        Z[p] = sum[m](S[p, m])
+        return Z
+        -->
+        L_has[p, n: n < size(p) + size(m) - 1] = any[j](L[p, j] == n)
+        S[p, m: L_has[p, p + m]] = Q[p] * K[m]
+        Z[p] = sum[m](S[p, m])
+        return Z
 
     ``short`` ranks are held whole by a program; reductions over them are part of a tile's work.
 
-    Requires: a flat cascade. Keeps: every output's value, and its absent points. A test stays whose
-    item is neither a rank nor its quotient.
+    Requires: a flat cascade. Keeps: every output's value, and its absent points.
+
+    Raises
+    ------
+    BackendError
+        for an item of which nobody knows how large it is.
     """
     for einsum in cascade.einsums:
         for test in () if einsum.filter is None else memberships(einsum.filter):
@@ -60,6 +81,27 @@ def memberships(filter: Expression) -> Iterator[Apply]:
     for x in walk(filter):
         if isinstance(x, Apply) and x.operator == "in":
             yield x
+
+
+def bounds_of(item: Expression) -> tuple[Expression, Expression] | None:
+    """Return the least and greatest value of a coordinate over whole ranks, None if not known.
+
+    The least is 0 where the coordinate is proved to be no less.
+    """
+    ranks = tuple(free_ranks(item))
+    # where there is a coordinate, its rank has a size above 0
+    sizes: dict[Expression, Expression] = {Size(r): Parameter(f"size({r})") for r in ranks}
+    known = Known("", ranks, positive=frozenset(f"size({r})" for r in ranks))
+    within = rewrite(item, sizes.get)
+    found = [extreme(within, end, known) for end in ("least", "greatest")]
+    if any(x is None or any(isinstance(y, Access) for y in walk(x)) for x in found):
+        return None
+    ends = {sizes[size]: size for size in sizes}
+    ends |= {first(r): Constant(0) for r in ranks}
+    ends |= {last(r): plus(Size(r), -1) for r in ranks}
+    low, high = (rewrite(x, ends.get) for x in found if x is not None)
+    bound = least(within, known)
+    return Constant(0) if bound is not None and bound >= 0 else low, high
 
 
 @dataclass(slots=True)
@@ -91,7 +133,7 @@ class _Kept:
                         above = Apply("-", (by, Constant(1)))
                 extent = Apply("//", (Apply("+", (Size(rank), above)), by))
             case _:
-                return None
+                return self.always(item, fiber)
         assert isinstance(fiber, Access)
         behind = self.behind(rank)
         ends = [e for e in behind if self.ends(e, rank)]
@@ -122,6 +164,25 @@ class _Kept:
                 einsums.append(self.renamed(e, again, there))
         return replace(self.cascade, einsums=tuple(einsums))
 
+    def always(self, item: Expression, fiber: Expression) -> Cascade:
+        """Return the cascade in which the test is looked up by whatever reads it."""
+        assert isinstance(fiber, Access)
+        bounds = bounds_of(item)
+        if bounds is None:
+            raise BackendError(
+                f"{show_expression(item)} is looked up in {fiber.tensor}, and how large it may be "
+                "follows from no size; write an item of ranks, sizes and numbers, with divisors "
+                f"above 0{underlined(fiber.at)}"
+            )
+        begin, greatest = bounds
+        extent = plus(greatest if begin == ZERO else Apply("-", (greatest, begin)), 1)
+        table = self.table(fiber, extent, begin)
+        place = item if begin == ZERO else Apply("-", (item, begin))
+        there = Access(table.name, (*fiber.coordinates, place))
+        asking = self.renamed(self.einsum, {self.einsum.name: self.einsum.name}, there)
+        written = ((table, asking) if e is self.einsum else (e,) for e in self.cascade.einsums)
+        return replace(self.cascade, einsums=tuple(x for pair in written for x in pair))
+
     def behind(self, rank: str) -> list[Einsum]:
         """Return the einsum of the test and all that is made of it point by point of the rank."""
         found = [self.einsum]
@@ -138,8 +199,8 @@ class _Kept:
         body = einsum.body
         return isinstance(body, Reduce) and not set(body.ranks) <= {*self.short, rank}
 
-    def table(self, fiber: Access, extent: Expression) -> Einsum:
-        """Return the einsum of the table: whether a coordinate is in a list."""
+    def table(self, fiber: Access, extent: Expression, begin: Expression = ZERO) -> Einsum:
+        """Return the einsum of the table: whether a coordinate, from ``begin`` on, is in a list."""
         writer = next((e for e in self.cascade.einsums if e.name == fiber.tensor), None)
         if writer is None:
             rows = [
@@ -152,7 +213,10 @@ class _Kept:
         member = fresh("n", self.taken)
         own = tuple(RankVariable(r) for r in rows)
         entry = Access(fiber.tensor, (*own, RankVariable(place)), fiber.at)
-        body = Reduce("any", (place,), Apply("==", (entry, RankVariable(member))))
+        own_place: Expression = RankVariable(member)
+        if begin != ZERO:
+            own_place = Apply("+", (own_place, begin))
+        body = Reduce("any", (place,), Apply("==", (entry, own_place)))
         name = fresh(f"{fiber.tensor}_has", self.taken)
         below = Apply("<", (RankVariable(member), extent))
         return Einsum(Access(name, (*own, RankVariable(member))), body, below)
