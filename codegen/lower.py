@@ -141,7 +141,10 @@ class Lowering(Sections):
                 case body:
                     var = self.let(name, self.tile(self.guarded(body, parts), parts))
             if self.cut and einsum.name in self.fills:
-                var = self.fill(var, self.presence[einsum.name], self.fills[einsum.name], parts)
+                there = self.presence[einsum.name]
+                # where a loop meets none of its points, what is made at them is for others
+                if self.tests.get(there) != Constant(False):
+                    var = self.fill(var, there, self.fills[einsum.name], parts)
             self.keep(einsum.name, einsum.ranks, parts, var)
 
     def loads_nothing(self, body: Expression, condition: Expression, reducer: str) -> bool:

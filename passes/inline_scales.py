@@ -116,6 +116,9 @@ def _welcome(reader: Einsum, einsum: Einsum, writers: Mapping[str, Einsum]) -> b
         return False
     if not pointwise(inside):
         return False
+    reading = [a for a in accesses(inside) if a.tensor == einsum.name]
+    if any(a.coordinates != einsum.output.coordinates for a in reading):
+        return False
     summed = body.ranks if isinstance(body, Reduce) else ()
     if set(einsum.ranks) != {*reader.ranks, *summed}:
         # The reader iterates more points: the product is made less often where it stands, unless
@@ -124,12 +127,9 @@ def _welcome(reader: Einsum, einsum: Einsum, writers: Mapping[str, Einsum]) -> b
         whole = [x for x in found if isinstance(x, Access) and x.tensor == einsum.name]
         if not (isinstance(body, Reduce) and body.reducer == "sum" and len(whole) == 1):
             return False
-        return all(a in whole for a in accesses(inside) if a.tensor == einsum.name)
-    reading = [a for a in accesses(inside) if a.tensor == einsum.name]
+        return all(a in whole for a in reading)
     free = [a for a in _free(inside, whole=isinstance(body, Reduce)) if a.tensor == einsum.name]
-    return len(reading) == len(free) and all(
-        a.coordinates == einsum.output.coordinates for a in reading
-    )
+    return len(reading) == len(free)
 
 
 def _free(x: Expression, *, whole: bool) -> Iterator[Access]:

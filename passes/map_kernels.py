@@ -34,7 +34,7 @@ from .presence import Facts, explicit
 from .recompute import closure
 from .segments import segments
 from .stream import stream
-from .walk_lists import NARROWEST, is_member, place_of, row_steps, split_lists
+from .walk_lists import NARROWEST, filters_of, is_member, place_of, row_steps, split_lists
 
 
 def map_kernel(
@@ -76,7 +76,8 @@ def map_kernel(
         (streaming,) = streamings
         streamings = (replace(streaming, additions=tuple(map(addition, group.added))),)
     loops = tuple(x for s in streamings for x in (*s.body, *s.finalise))
-    steps = row_steps([e.filter for e in slice.einsums], group.parallel, parameters)
+    asked = (f for e in slice.einsums for f in filters_of(e))
+    steps = row_steps(asked, group.parallel, parameters)
     narrow = {r for r, step in steps.items() if step < NARROWEST}
     wide = {r for r in group.resident if sizes[r] >= NARROWEST}
     pool = tuple(r for r in group.parallel if r not in apart)

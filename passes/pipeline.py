@@ -137,6 +137,8 @@ CASCADE_PASSES: tuple[tuple[str, Callable[[Cascade, Known], Cascade]], ...] = (
         "align",
         lambda c, k: align(c, sizes=every_size(c, k), parameters=k.parameters, short=short(c, k)),
     ),
+    # copies along other ranks may make a rank long that a program might have held whole
+    ("split_sums", lambda c, k: split_sums(c, sizes=every_size(c, k))),
     ("remove_dead", lambda c, k: remove_dead(c)),
     ("count_lists", lambda c, k: count_lists(c)),
     (

@@ -23,7 +23,7 @@ from ..ir.expression import (
 from .align import aligned
 from .scatter_store import scatters
 from .segments import part_ranks
-from .walk_lists import is_member
+from .walk_lists import filters_of, is_member
 
 RESIDENT_LIMIT = 1024
 """Coordinates of a rank that one program may hold whole."""
@@ -60,9 +60,9 @@ def long_ranks(cascade: Cascade, places: bool) -> frozenset[str]:
         if isinstance(einsum.body, Populate):
             # lists are one a program, and what they are chosen from is tiles elsewhere
             long |= {einsum.body.rank, *einsum.ranks}
-        if einsum.filter is not None:
+        for asked in filters_of(einsum):
             # a loop walks what a list names, and lists differ among rows
-            for x in walk(einsum.filter):
+            for x in walk(asked):
                 if is_member(x) or (isinstance(x, Apply) and x.operator == "in"):
                     long |= set(free_ranks(x))
         for access in (*accesses(einsum.body), *accesses_of(einsum.filter)):

@@ -17,11 +17,12 @@ from ..ir.expression import (
     Reduce,
     Size,
     accesses,
+    children,
     rewrite,
     substitute,
 )
-from ..ir.linear import linear
-from .align import conjunction, fresh
+from ..ir.linear import delinear, linear
+from .align import conjunction, fresh, inside
 from .existence import Existence, conjuncts
 from .segments import part_ranks
 
@@ -216,7 +217,7 @@ class _Pieces:
 
     def placed(self, x: Expression, part: int | None = None) -> Expression:
         """Return an expression that reads parts, at a point of one part if it is along the rank."""
-        whole = self.size()
+        whole, sure = self.size(), assumed(x)
 
         def rule(y: Expression) -> Expression | None:
             match y:
@@ -225,7 +226,7 @@ class _Pieces:
                 case Size(rank=rank) if rank == self.rank:
                     return whole
                 case Access(tensor=tensor) if tensor in self.along:
-                    return self.piece(y)
+                    return self.piece(y, sure.get(y, frozenset()))
                 case Apply("<", (c, end)) if end == whole and self.part_at(c) is not None:
                     return Constant(True)
                 case Apply("<=", (Constant(value=0), c)) if self.part_at(c) is not None:
@@ -240,16 +241,49 @@ class _Pieces:
 
         return rewrite(x, rule)
 
-    def piece(self, access: Access) -> Expression:
-        """Return the reading of one part for a reading of the whole."""
+    def piece(self, access: Access, sure: frozenset[Expression]) -> Expression:
+        """Return the reading of one part for a reading of the whole.
+
+        ``sure`` are conditions that hold wherever the access is taken.
+        """
         writer, c = self.along[access.tensor], self.coordinate(access)
-        part = self.part_at(c)
-        if part is None:
-            raise _NoPartError
-        own = RankVariable(self.parts[part])
+        part, own = self.located(c, sure)
         if (access.tensor, part) not in self.names:
             assert isinstance(writer.body, Concatenate)
             values = dict(zip(writer.ranks, access.coordinates, strict=True))
+            values[self.parts[part]] = own
             return substitute(writer.body.parts[part], values)
         name = self.names[access.tensor, part]
         return Access(name, tuple(own if x == c else x for x in access.coordinates))
+
+    def located(self, c: Expression, sure: frozenset[Expression]) -> tuple[int, Expression]:
+        """Return the part in which a coordinate of the whole lies, and its coordinate there."""
+        part = self.part_at(c)
+        if part is not None:
+            return part, RankVariable(self.parts[part])
+        for part, own in enumerate(self.parts):
+            start = linear(self.flat(part)) - linear(RankVariable(own))
+            x = delinear(linear(c) - start)
+            if set(inside(x, Size(own))) <= sure:
+                return part, x
+        raise _NoPartError
+
+
+def assumed(x: Expression) -> dict[Expression, frozenset[Expression]]:
+    """Return of each access the conditions of the choices that take it, wherever it is read."""
+    found: dict[Expression, frozenset[Expression]] = {}
+
+    def look(y: Expression, above: frozenset[Expression]) -> None:
+        if isinstance(y, Access):
+            found[y] = found.get(y, above) & above
+        match y:
+            case Apply("where", (test, yes, no)):
+                look(test, above)
+                look(yes, above | set(conjuncts(test)))
+                look(no, above)
+            case _:
+                for z in children(y):
+                    look(z, above)
+
+    look(x, frozenset())
+    return found

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import gcd
 
-from ..ir.cascade import Scalar
+from ..ir.cascade import Einsum, Scalar
 from ..ir.domain import Domain, Walk
 from ..ir.errors import NOWHERE, BackendError, underlined
 from ..ir.expression import (
@@ -222,12 +222,21 @@ def with_size(found: Domain, rank: str, size: Expression) -> Domain:
     return replace(found, ranges=ranges)
 
 
+def filters_of(einsum: Einsum) -> Iterator[Expression]:
+    """Yield the filters of an einsum: its own, and those of reductions in its body."""
+    if einsum.filter is not None:
+        yield einsum.filter
+    for x in walk(einsum.body):
+        if isinstance(x, Reduce) and x.filter is not None and not is_member(x):
+            yield x.filter
+
+
 def row_steps(
-    filters: Iterable[Condition], ranks: tuple[str, ...], parameters: Mapping[str, Scalar]
+    filters: Iterable[Expression], ranks: tuple[str, ...], parameters: Mapping[str, Scalar]
 ) -> dict[str, int]:
     """Return how many rows of each rank have the same lists: 64 for a list at ``p // 64``."""
     steps: dict[str, int] = {}
-    for x in (x for f in filters if f is not None for x in walk(f)):
+    for x in (x for f in filters for x in walk(f)):
         if not is_member(x):
             continue
         assert isinstance(x, Reduce) and isinstance(x.body, Apply)

@@ -49,6 +49,7 @@ def test_the_filter_goes_to_the_readers_where_others_read_the_source() -> None:
         SCALED.replace("exp2(S[p, m] - G[p])", "exp2(S[p, m]) - G[p]") + "    return N",
         SCALED.replace("S[p, m] -", "default(S[p, m], 0) -") + "    return N",
         "S[p] = X[p] * 0.5\nN[p, m] = exp2(Y[p, m] - S[p])",  # fewer ranks: made once
+        "S[p, m] = X[p, m] * 0.5\nN[p, m] = sum[j](w[j] * S[p, m - j])",  # read elsewhere
     ],
 )
 def test_what_stays(text: str) -> None:
