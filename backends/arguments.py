@@ -181,6 +181,15 @@ def own_target() -> str:
     return f"sm_{major}{minor}"
 
 
+def outline(tensor: Any) -> Any:
+    """Return a tensor of the same shape, strides and dtype that holds no numbers."""
+    import torch
+
+    if not isinstance(tensor, torch.Tensor):
+        tensor = torch.as_tensor(tensor)
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+
+
 def as_torch(found: Any, tensors: tuple[Any, ...]) -> Any:
     """Give the interpreter's arrays back as torch tensors, floats in the inputs' widest dtype."""
     import torch

@@ -26,6 +26,7 @@ from .arguments import (
     check_divisors,
     known_of,
     lowering_key,
+    outline,
     own_target,
 )
 from .autograd import with_gradient
@@ -179,6 +180,7 @@ class Compiled:
         self._kinds, self._still = (Latest(len(cascade.inputs)) for _ in range(2))
         self._lowered: dict[Any, Lowered] = {}
         self._latest: Lowered | None = None
+        self._interpreted: tuple[tuple[Any, ...], dict[str, Any]] | None = None
         self._told = False
         self._warned: set[str] = set()
 
@@ -309,6 +311,8 @@ class Compiled:
                 self.declared.name,
             )
         found = interpret(self.declared, *tensors, **parameters)
+        # kernels for these arguments are made where someone asks for their text
+        self._latest, self._interpreted = None, (tuple(map(outline, tensors)), parameters)
         if any(hasattr(t, "stride") and hasattr(t, "device") for t in tensors):
             return as_torch(found, tensors)
         return found
@@ -405,6 +409,9 @@ class Compiled:
         return self.emitter
 
     def _last(self) -> Lowered:
+        if self._latest is None and self._interpreted is not None:
+            tensors, parameters = self._interpreted
+            return self.lower(*tensors, **parameters)
         if self._latest is None:
             raise EinfallError(
                 f"{self.declared.name} has not been lowered: call it, or f.lower(sizes=..., "

@@ -147,7 +147,7 @@ class Plan:
         for kernel in self.kernels:
             programs = count_programs(kernel, sizes)
             if kernel.fixed:
-                kept.append(self.fixed(kernel, programs, sizes, values, device))
+                kept.append(self.fixed(kernel, programs, shapes, sizes, values, device))
                 for buffer, tensor in zip(kernel.writes, kept[-1].tensors, strict=True):
                     shapes[buffer.tensor], strides[buffer.tensor] = tensor.shape, tensor.stride()
                     slots[buffer.tensor] = len(slots)
@@ -212,15 +212,16 @@ class Plan:
         self,
         kernel: Kernel,
         programs: int,
+        given: Mapping[str, tuple[int, ...]],
         sizes: Mapping[str, int],
         parameters: Mapping[str, Scalar],
         device: torch.device,
     ) -> Kept:
-        """Return what a kernel writes that no tensor changes; it runs once."""
+        """Return what a kernel writes that no tensor changes, but for its shape; it runs once."""
         slots = {buffer.tensor: k for k, buffer in enumerate(kernel.writes)}
         shapes = {b.tensor: buffer_shape(b, sizes) for b in kernel.writes}
         strides = {t: contiguous_strides(shape) for t, shape in shapes.items()}
-        arguments, pointers = fill(kernel, slots, shapes, strides, sizes, parameters)
+        arguments, pointers = fill(kernel, slots, {**given, **shapes}, strides, sizes, parameters)
         key = (kernel.text, tuple(arguments), tuple(shapes.values()), device)
         if key not in self.tables:
             made = [new(b, shapes[b.tensor], device).make() for b in kernel.writes]

@@ -28,16 +28,18 @@ def abstract(
     expression: Expression,
     values: Mapping[str | Access, str],
     positive: Callable[[Expression], bool],
+    grown: str = FINITE,
 ) -> str:
     """Evaluate an expression abstractly.
 
     ``values`` gives tensors, or single accesses, their abstract values (others are FINITE);
     ``positive`` says whether a factor is a positive number, so that an infinity times it keeps its
-    sign.
+    sign. ``grown`` is the exponential of a number: UNKNOWN where it may be too large for a float,
+    as that of a difference is which no point that exists has.
     """
 
     def of(x: Expression) -> str:
-        return abstract(x, values, positive)
+        return abstract(x, values, positive, grown)
 
     match expression:
         case Access(tensor=tensor):
@@ -59,7 +61,7 @@ def abstract(
                 return ZERO
             return of(x) if positive(y) else FINITE if of(x) == of(y) == FINITE else UNKNOWN
         case Apply("exp" | "exp2", (x,)):
-            known = {LOWEST: ZERO, HIGHEST: HIGHEST, ZERO: FINITE, FINITE: FINITE}
+            known = {LOWEST: ZERO, HIGHEST: HIGHEST, ZERO: FINITE, FINITE: grown}
             return known.get(of(x), UNKNOWN)
         case Apply("sigmoid", (x,)):
             return ZERO if of(x) == LOWEST else UNKNOWN if of(x) == UNKNOWN else FINITE

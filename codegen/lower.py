@@ -284,6 +284,7 @@ class Lowering(Sections):
             entry = [e.name for e in alike if not names & set(e.reads)]
             concerned = [f for f in fields if self.taking[f.tensor] == condition]
             best: tuple[dict[str, float], set[str]] = ({}, {f.tensor for f in concerned})
+            grown = FINITE if condition is None else UNKNOWN
             for labels in fillings(entry, [e.name for e in alike if e.name not in entry]):
                 values: dict[str | Access, str] = dict.fromkeys(self.kernel.infinite, UNKNOWN)
                 values |= dict.fromkeys(self.frames, FINITE)  # these are guarded
@@ -291,14 +292,16 @@ class Lowering(Sections):
                     # a cut load holds 0 where the rank has ended, not where only a filter cuts
                     endless = access.tensor in self.kernel.infinite
                     values[access] = ZERO if condition is None else UNKNOWN if endless else FINITE
-                for e in alike:
+                for e in body:  # in order; what exists elsewhere too is computed here as there
                     inner = e.body.body if isinstance(e.body, Reduce) else e.body
-                    kept = abstract(inner, values, obviously_positive)
+                    kept = abstract(inner, values, obviously_positive, grown)
                     values[e.name] = labels.get(e.name, kept)
                 rest = {
                     f.tensor
                     for f in concerned
-                    if not is_identity(abstract(f.lift, values, obviously_positive), f.reducer)
+                    if not is_identity(
+                        abstract(f.lift, values, obviously_positive, grown), f.reducer
+                    )
                 }
                 if len(rest) < len(best[1]):
                     best = ({name: dict(FILLS)[label] for name, label in labels.items()}, rest)

@@ -86,6 +86,9 @@ def tabled(
     ranks = free_ranks(filter)
     if any(rank in held for rank in ranks):
         return domain
+    ends = (x for r in domain.ranges for x in (r.begin, r.end, r.full_begin, r.full_end))
+    if any(name not in readable for x in ends for name in tensors(x)):
+        return domain  # between these ends the table's kernel would look
     whole = evaluable(filter, readable)
     short = {x.tensor for x in accesses(filter) if cut(x, filter)}
     some, every = truth(normal(filter), known, [t for t in readable if t not in short])

@@ -88,6 +88,20 @@ CASES: dict[str, tuple[str, dict[str, tuple[int, ...]], tuple[str, ...]]] = {
         {"X": QKV["V"], "B": (1, 24, 16), "C": (1, 24, 16), "dt": (1, 2, 24), "a": (2,)},
         ("dt", "a"),
     ),
+    # differences of gates overflow above the diagonal (Buckman et al., arXiv 2507.04239)
+    "powers_with_gates": (
+        """def powers(Q, K, V, g):
+    C[b, h, p] = sum[t: t <= p](log(sigmoid(g[b, h, t] - 2)))
+    S[b, h, p, m: m <= p] = (
+        (sum[e](Q[b, h, p, e] * K[b, h, m, e]) / sqrt(size(e))) ** 2 * exp(C[b, h, p] - C[b, h, m])
+    )
+    D[b, h, p] = sum[m](S[b, h, p, m]) + 1e-3
+    O[b, h, p, f] = sum[m](S[b, h, p, m] * V[b, h, m, f]) / D[b, h, p]
+    return O
+""",
+        {"Q": (1, 1, 80, 16), "K": (1, 1, 80, 16), "V": (1, 1, 80, 16), "g": (1, 1, 80)},
+        ("g",),
+    ),
 }
 
 
@@ -126,3 +140,34 @@ def test_gradients_equal_differences(name: str) -> None:
         ends = [weighed({n: values[n] + step * way}) for step in (1e-5, -1e-5)]
         along = float((gradient.double().cpu().numpy() * way).sum())
         assert abs((ends[0] - ends[1]) / 2e-5 - along) < 1e-5 * float(gradient.norm())
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        # its tiles follow from coordinates and from how long a table of biases is
+        ("S[p, m: p % 3 == m % 3] = Q[p, e] * K[m, e] + T[p // 8 - m // 8 + 20]", "bias"),
+        # its bounds follow from what the kernel itself makes of parents
+        (
+            "G[p] = T[T[p]]\n    S[p, m: m == p or m == T[p] or m == default(G[p], -1)] ="
+            " Q[p, e] * K[m, e]",
+            "parents",
+        ),
+    ],
+)
+def test_tables_and_bounds_read_what_is_there(line: str, name: str) -> None:
+    cascade = einfall.cascade(f"""
+def listed(Q, K, V, T):
+    {line}
+    A[p, m] = softmax[m](S[p, m])
+    O[p, f] = A[p, m] * V[m, f]
+    return O
+""")
+    rng = numpy.random.default_rng(5)
+    q, k, v = (torch.from_numpy(rng.standard_normal((270, 16))).float() for _ in range(3))
+    t = torch.from_numpy(rng.standard_normal(30)).float()
+    if name == "parents":
+        t = torch.from_numpy((numpy.arange(270) * rng.random(270)).astype(numpy.int32) - 1)
+    truth = einfall.interpret(cascade, q, k, v, t)
+    found = einfall.compile(cascade, backend="triton")(*(x.to(DEVICE) for x in (q, k, v, t)))
+    assert relative(found, truth) < 2e-6
