@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 from ..ir.cascade import Cascade, Scalar
@@ -13,11 +14,19 @@ from ..ir.scalar import scalar
 from ..ir.selection import WHOLE
 from ..ir.show import show_expression
 from ..ir.sizes import bind_parameters, rank_sizes
-from ..passes.pipeline import Known
+from ..passes.crew_memory import ROWS
+from ..passes.pipeline import MERGED_ALONE, Known
 from ..passes.short_ranks import short_ranks
+from ..passes.specialise import FEWEST, PROCESSORS
 
 DESCRIBING = ("sm_90", "sm_100", "sm_103", "sm_120")
 """Targets with tensor descriptors."""
+
+ROWS_THAT_DECIDE = (
+    MERGED_ALONE + 1,
+    *(2 * ROWS * tiles for tiles in (FEWEST, PROCESSORS, PROCESSORS + 1)),
+)
+"""Numbers of rows from which kernels are others (``pipeline.py``, ``specialise.py``)."""
 
 
 def known_of(
@@ -109,14 +118,22 @@ def boxed(tensor: Any) -> bool:
 def lowering_key(cascade: Cascade, known: Known) -> Any:
     """Return what a lowering depends on; lengths of long ranks count only in powers of two.
 
+    A power of two has a class of its own, for choices ask whether a rank has fewer coordinates.
+    How many rows there are to compute counts where a choice does (``rows_classes``).
     Coordinates of inputs that are not plain ranks may or may not provably stay inside, so they make
     the exact sizes and parameters count.
     """
     short = short_ranks(cascade, known.sizes)
     widths = tuple(
-        (r, n if r in short else min(4096, 1 << max(n - 1, 0).bit_length()))
+        (
+            r,
+            (n, n)
+            if r in short
+            else (min(4096, 1 << max(n - 1, 0).bit_length()), min(n, 4096).bit_length()),
+        )
         for r, n in sorted(known.sizes.items())
     )
+    rows = rows_classes(cascade, known.sizes, short)
     # of what lies between kernels Gluon's fetch rows that are multiples of 16 bytes
     even = (
         () if known.emitter == "tl" else tuple(n % 8 == 0 for _, n in sorted(known.sizes.items()))
@@ -126,11 +143,28 @@ def lowering_key(cascade: Cascade, known: Known) -> Any:
     extents = tuple(known.shapes[t][k] for t, k in places if t in known.shapes)
     values = tuple((n, v, type(v).__name__) for n, v in known.parameters.items())
     return (
-        widths, sizes, extents, values, tuple(known.dtypes.items()), known.target,
+        widths, rows, sizes, extents, values, tuple(known.dtypes.items()), known.target,
         tuple(known.tiles.items()), known.described, known.descriptors,
         known.num_warps, known.num_stages, known.choice, tuple(known.parts.items()), known.whole,
         known.inside, known.emitter, known.overlap, known.atomics, even,
     )  # fmt: skip
+
+
+def rows_classes(
+    cascade: Cascade, sizes: Mapping[str, int], short: frozenset[str]
+) -> tuple[int, ...]:
+    """Return, for each tensor that is computed, which choices its number of rows decides."""
+    found = []
+    for ranks in computed_ranks(cascade):
+        rows = prod(sizes.get(r, 1) for r in ranks if r not in short)
+        found.append(sum(rows >= least for least in ROWS_THAT_DECIDE))
+    return tuple(found)
+
+
+@lru_cache(maxsize=512)
+def computed_ranks(cascade: Cascade) -> tuple[tuple[str, ...], ...]:
+    """Return the ranks of all tensors that are computed, each set once."""
+    return tuple(dict.fromkeys(e.ranks for e in cascade.einsums))
 
 
 @lru_cache(maxsize=512)

@@ -21,6 +21,7 @@ from ..passes.bound_tables import bound_tables, mark_tables
 from ..passes.named_tiles import hold_tiles
 from ..passes.pipeline import Known, Step, map_cascade
 from ..passes.specialise import specialise
+from ..passes.state_traffic import cost_of_part, least_tiles
 from ..passes.whole_tiles import whole_tiles
 from .launch import Plan, plan
 from .triton_targets import shared_limit
@@ -121,20 +122,26 @@ def lower_as(cascade: Cascade, known: Known) -> Lowered:
                 kernels.append(replace(made[table.name], fixed=not made[table.name].reads))
         mapped.append(cut)
         kernels.append(printed)
-    cuts = tuple(as_cut(c, mapped) for c in mapping.cuts)
+    cuts = tuple(as_cut(c, mapped, known) for c in mapping.cuts)
     mapping = replace(mapping, kernels=tuple(mapped), cuts=cuts)
     return Lowered(cascade, known, steps, mapping, tuple(kernels))
 
 
-def as_cut(cut: Cut, kernels: list[MappedKernel]) -> Cut:
+def as_cut(cut: Cut, kernels: list[MappedKernel], known: Known) -> Cut:
     """Count parts in tiles that kernels have, and programs beside each other, as they are printed.
 
     A part that ended inside a tile would have the rest of it reduced twice.
     """
     walking = [k for k in kernels if dict(k.roles).get(cut.part) == "grid"]
-    tile = max(k.partition(cut.rank).tile for k in walking)
-    least = -(-cut.least * cut.tile // tile)
-    return replace(cut, tile=tile, least=least, residents=min(k.residents for k in walking))
+    if all(k.crew is None for k in walking):
+        return cut
+    return replace(
+        cut,
+        tile=max(k.partition(cut.rank).tile for k in walking),
+        residents=min(k.residents for k in walking),
+        least=max(least_tiles(k, cut.rank, known.sizes) for k in walking),
+        stored=max(cost_of_part(k, cut.rank, known.sizes) for k in walking),
+    )
 
 
 def emit(

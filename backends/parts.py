@@ -19,7 +19,7 @@ from ..ir.mapping import Cut, MappedKernel
 from ..ir.mapping import Mapping as Mapped
 from ..ir.scalar import scalar
 from ..passes.domain_known import first, last
-from ..passes.state_traffic import least_tiles
+from ..passes.state_traffic import cost_of_part, least_tiles
 from ..passes.walked_span import differences
 
 PROCESSORS = 132
@@ -29,20 +29,21 @@ SHORTEST = 512
 """Coordinates below which a rank is not worth a second kernel."""
 
 
-def tiles_of_part(tiles: int, programs: int, slots: int, least: int = 1) -> int:
+def tiles_of_part(tiles: int, programs: int, slots: int, least: int = 1, stored: int = 0) -> int:
     """Return how many tiles of a streamed rank one part has, of ``tiles`` in all.
 
     ``programs`` is the number of programs without parts, ``slots`` how many run at a time, and no
     part has fewer tiles than ``least``, beyond which states move more than the walk does. The
     model counts tiles along the busiest slot: waves of programs, each as long as a part and one
-    tile more for its beginning, and two tiles for the merge. Of the numbers of parts within 3 % of
+    tile more for its beginning, and for the merge two tiles, and as many hundredths of one as are
+    ``stored`` for each part. Of the numbers of parts within 3 % of
     the best the smallest is taken.
     """
 
     def steps(parts: int) -> int:
         length = -(-tiles // parts)
         waves = -(-programs * -(-tiles // length) // slots)
-        return waves * (length + 1) + (2 if parts > 1 else 0)
+        return waves * (length + 1) + (2 + parts * stored // 100 if parts > 1 else 0)
 
     most = max(1, min(tiles // least, 4 * slots // max(programs, 1)))
     best = min(map(steps, range(1, most + 1)))
@@ -69,7 +70,8 @@ def with_parts(
             apart = {**found, cut.part: 1}
             walking = [k for k in kernels if any(g.rank == cut.part for g in k.grid)]
             count = max(count_programs(k, apart) for k in walking)
-            length = tiles_of_part(tiles, count, processors * cut.residents, cut.least)
+            slots = processors * cut.residents
+            length = tiles_of_part(tiles, count, slots, cut.least, cut.stored)
         values[cut.step] = length * cut.unit
         found[cut.part] = cut.parts or -(-tiles // length)
         if cut.extent is not None:
@@ -133,8 +135,8 @@ def pays(
         return False
     tiles = -(-length // kernel.partition(rank).tile)
     slots = processors * kernel.residents
-    least = least_tiles(kernel, rank, sizes)
-    return tiles_of_part(tiles, programs(kernel, sizes), slots, least) < tiles
+    least, stored = least_tiles(kernel, rank, sizes), cost_of_part(kernel, rank, sizes)
+    return tiles_of_part(tiles, programs(kernel, sizes), slots, least, stored) < tiles
 
 
 def walked_length(

@@ -274,7 +274,8 @@ def parts(cut: Cut, lowered: Lowered) -> Iterator[str]:
     yield from lay_out(f"    programs = {' * '.join(counts) or '1'}")
     device = f"{lowered.cascade.inputs[0]}.device"
     yield f"    slots = {cut.residents} * processors_of({device})"
-    yield f"    {cut.step} = tiles_of_part(tiles, programs, slots, {cut.least}) * {cut.unit}"
+    given = ", ".join(str(x) for x in (cut.least, cut.stored) if x)
+    yield f"    {cut.step} = tiles_of_part(tiles, programs, slots, {given}) * {cut.unit}"
     yield f"    size_{cut.part} = -(-tiles * {cut.unit} // {cut.step}){more}"
 
 

@@ -83,6 +83,7 @@ class Cut:
     instead; each stands for ``width`` coordinates.
     tile : the widest tile of the rank. residents : programs that one multiprocessor runs at a time.
     parts : how many the user wants; 0: the launcher's rule. least : tiles of a part, at least.
+    stored : what the states of a part cost, in hundredths of a program's step over a tile.
     """
 
     rank: str
@@ -93,6 +94,7 @@ class Cut:
     residents: int = 1
     parts: int = 0
     least: int = 1
+    stored: int = 0
     extent: Expression | None = None
     positions: str = ""
     width: int = 1

@@ -50,6 +50,7 @@ def map_kernel(
     apart: tuple[str, ...] = (),
     real: tuple[str, ...] = (),
     views: tuple[View, ...] = (),
+    together: bool = False,
 ) -> MappedKernel:
     """Derive a group's loops and assign its ranks their roles.
 
@@ -58,7 +59,8 @@ def map_kernel(
     index within bounds. ``stored`` gives tensors that earlier kernels write the condition under
     which their points exist. ``apart`` are ranks of which a program has one coordinate in any case.
     ``real`` names the parameters and tensors that hold fractions.
-    ``views`` are ranks of memory that the group walks under ranks of its own.
+    ``views`` are ranks of memory that the group walks under ranks of its own. ``together``: a
+    program has a few coordinates of the last parallel rank, also where no product asks for it.
 
     Raises
     ------
@@ -82,6 +84,7 @@ def map_kernel(
     wide = {r for r in group.resident if sizes[r] >= NARROWEST}
     pool = tuple(r for r in group.parallel if r not in apart)
     tiled = choose_tiled((*before, *loops), replace(group, parallel=pool), narrow, wide)
+    tiled = tiled or (pool[-1:] if together else ())
     found = {n: (stored or {}).get(n) for n in inputs}
     memory = {*cascade.inputs, *(stored or {})}
     for tensor, condition in found.items():

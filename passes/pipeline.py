@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from math import prod
 
 from ..ir.cascade import Cascade, Scalar
 from ..ir.dtypes import tensor_dtypes
@@ -294,6 +295,7 @@ def cut_groups(
                 apart=parts,
             )
         sizes = {**known.sizes, **packed.sizes}
+        together = group.streamed in parts and rows_of(packed.group, sizes) > MERGED_ALONE
         kernel = map_kernel(
             packed.cascade,
             packed.group,
@@ -306,6 +308,7 @@ def cut_groups(
             apart=packed.apart,
             real=fractions(known, dtypes),
             views=packed.views,
+            together=together,
         )
         presence = dict(kernel.presence)
         for t in group.targets:
@@ -322,13 +325,33 @@ def cut_groups(
             dtypes=dtypes,
             sizes={**dict.fromkeys(parts, PARTS_HELD), **sizes},
             target=known.target,
-            tiles=known.tiles,
+            tiles={**merged_tiles(kernel), **known.tiles} if together else known.tiles,
             num_warps=known.num_warps or warps_of_parts(kernels, group.streamed, parts, sizes),
             num_stages=known.num_stages,
             choice=known.choice,
         )
         kernels.append(side_by_side(cut, sizes=sizes, dtypes=dtypes))
     return name_tables(kernels, taken=(*cascade.inputs, *cascade.ranks, *dtypes)), every
+
+
+MERGED_ALONE = 4096
+"""Rows up to which each has a program of its own that merges its parts."""
+
+MERGED = (8, 4)
+"""Rows, and states of each, that a program takes in at a time where it merges those of more."""
+
+
+def merged_tiles(kernel: MappedKernel) -> dict[str, int]:
+    """Return the tiles of a kernel that merges parts of many rows."""
+    rows, states = MERGED
+    return dict.fromkeys(kernel.ranks("tiled"), rows) | dict.fromkeys(
+        kernel.ranks("streamed"), states
+    )
+
+
+def rows_of(group: Group, sizes: Mapping[str, int]) -> int:
+    """Return the rows of a group, one for each coordinate of its grid; 0 where nobody knows."""
+    return prod(sizes.get(r, 0) for r in group.parallel)
 
 
 MERGING, MANY = 4, 128

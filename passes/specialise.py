@@ -21,9 +21,12 @@ from dataclasses import replace
 from math import prod
 
 from ..ir.cascade import Einsum
+from ..ir.domain import Range
 from ..ir.expression import (
     Apply,
     Constant,
+    Parameter,
+    RankVariable,
     Reduce,
     Size,
     walk,
@@ -61,15 +64,35 @@ WIDEST = 256
 REAL = ("exp", "exp2", "log", "log2", "sqrt", "rsqrt", "tanh", "sigmoid", "erf", "sin", "cos", "/")
 """Operators that take several instructions a point."""
 
-LENGTHS = 256
+LENGTHS = 128
 """The fewest rows, and coordinates walked, at which such kernels were measured to be faster.
 
 TFLOP/s of Gluon and of Triton, 128 features, 256 and 512: 247 and 178, 487 and 305; of rows that
-walk ever further 124 and 95, 261 and 192. With 64 features 223 and 198, 370 and 311.
+walk ever further 124 and 95, 261 and 192. With 64 features 223 and 198, 370 and 311. Microseconds,
+128 and 197: 768 x 64 features 27 and 29, 51 and 58; 256 x 128, ever further, 20 and 25, 30 and 42.
 """
+
+LENGTHS_OF_SEVERAL = 256
+"""The same of kernels of several products, or of more features than a product has columns."""
 
 LENGTHS_OF_OTHERS = 1024
 """The same where rows skip a part, or walk ever further over 64 features: 190 and 210 at 512."""
+
+LENGTHS_OF_PARTS = 256
+"""The same of rows that are reduced in parts, over 64 features.
+
+Microseconds of Gluon and of Triton, with what merges the parts, of rows that walk ever further: 32
+x 128, 32 x 256 and 8 x 512 of 128 features over 65536, 65536 and 32768 coordinates 373 and 383, 427
+and 579, 112 and 158; 8 x 256 of 64 features over 32768 54 and 72.
+"""
+
+FEWEST = 32
+"""Tiles of rows at which two consumers on some multiprocessors were faster than Triton on more.
+
+128 features, microseconds of Gluon and of Triton: 32 tiles, 4096 x 4096, 45 and 50, of rows that
+walk ever further 47 and 50; 128 tiles, 8 x 2048, 31 and 43, 31 and 42, 32 x 512 over 65536 707 and
+1070.
+"""
 
 RESTS = 512
 """The fewest coordinates walked at which resting frames were measured."""
@@ -165,7 +188,8 @@ def specialise(
     whole = Configuration(tuple(tile.items()), 4, max(2, num_stages or cut.stages))
     stays = cut.crew.persistent
     drawn = stays and cut.crew.rotated and uneven(kernel)
-    crew = replace(cut.crew, paired=stays and not drawn and slanted(kernel, rows), drawn=drawn)
+    pairs = stays and not drawn and slanted(kernel, rows) and worth_pairing(kernel, sizes)
+    crew = replace(cut.crew, paired=pairs, drawn=drawn)
     crew = replace(crew, slowest=drawn and ends_short(kernel, sizes))
     if crew.rotated and crew.consumers < 3 and sizes.get(walked, RANK_IS_LONG) >= RESTS:
         crew = replace(crew, resting=resting(kernel))
@@ -179,6 +203,34 @@ def specialise(
     beside = 1 if crew.consumers > 1 or crew.wide else kernel.residents
     made = cut_kernel(kernel, target, whole)
     return replace(made, crew=crew, described=described, residents=beside)
+
+
+def parted(ranges: tuple[Range, ...], aligned: tuple[str, ...]) -> bool:
+    """Whether a walk begins where its part does, and nowhere else."""
+    if len(ranges) != 1:
+        return False
+    match ranges[0].begin:
+        case Apply("max", (Constant(0), Apply("*", (RankVariable(), Parameter(name=step))))):
+            return step in aligned
+        case _:
+            return False
+
+
+def tiles_of_rows(kernel: MappedKernel, sizes: Mapping[str, int]) -> int | None:
+    """Return how many tiles of rows two consumers have to compute, None where nobody knows."""
+    ranks = (*kernel.ranks("grid"), *kernel.ranks("tiled"))
+    if not all(r in sizes for r in ranks):
+        return None
+    return prod(sizes[r] for r in ranks) // (2 * ROWS)
+
+
+def worth_pairing(kernel: MappedKernel, sizes: Mapping[str, int]) -> bool:
+    """Whether there are more tiles of rows than multiprocessors, some of which pairs leave idle.
+
+    Parts are as many as fill the machine once, and tiles that read the same should run together.
+    """
+    tiles = tiles_of_rows(kernel, sizes)
+    return not kernel.aligned and (tiles is None or tiles > PROCESSORS)
 
 
 def walks_all(kernel: MappedKernel) -> bool:
@@ -197,15 +249,19 @@ def unmeasured(kernel: MappedKernel, sizes: Mapping[str, int]) -> str:
     ranges = kernel.traversals[0].domain.ranges
     whole = len(ranges) == 1 and ranges[0].begin == Constant(0)
     short = whole and not (narrow(kernel) and slanted(kernel, tiled[0]))
-    least = LENGTHS if short else LENGTHS_OF_OTHERS
+    one = len(walked_products(kernel)) < 2
+    least = LENGTHS_OF_OTHERS
+    if short:
+        least = LENGTHS if one else LENGTHS_OF_SEVERAL
+    if one and parted(ranges, kernel.aligned):
+        least = LENGTHS_OF_PARTS if narrow(kernel) else LENGTHS
     for rank in (*tiled, *streamed):
         if sizes.get(rank, least) < least:
             return f"{rank} has fewer than {least} coordinates, where it was not faster"
-    outer = [sizes[r] for r in kernel.ranks("grid") if r in sizes]
-    known = all(r in sizes for r in (*tiled, *kernel.ranks("grid")))
-    tiles = prod(outer) * (sizes.get(tiled[0], 0) // (2 * ROWS))
-    if known and tiles < PROCESSORS:
-        return f"{tiles} tiles of rows leave some of {PROCESSORS} multiprocessors idle"
+    tiles = tiles_of_rows(kernel, sizes)
+    fewest = FEWEST if short and one and not narrow(kernel) else PROCESSORS
+    if tiles is not None and tiles < fewest:
+        return f"{tiles} tiles of rows leave most of {PROCESSORS} multiprocessors idle"
     (traversal,) = kernel.traversals
     early = len(walked_products(kernel))
     if early > 1 and (traversal.domain.table is not None or traversal.walks):
@@ -237,7 +293,7 @@ def unmeasured_wide(kernel: MappedKernel, sizes: Mapping[str, int]) -> str:
     """Return the same of kernels whose sums take eight warps."""
     (rows,), (streamed,) = kernel.ranks("tiled"), kernel.ranks("streamed")
     (traversal,) = kernel.traversals
-    for rank, least in ((rows, SHORTEST), (streamed, LENGTHS)):
+    for rank, least in ((rows, SHORTEST), (streamed, LENGTHS_OF_SEVERAL)):
         if sizes.get(rank, least) < least:
             return f"{rank} has fewer than {least} coordinates, which was not measured"
     if any(ends_moving(kernel, rows)):

@@ -228,9 +228,12 @@ LARGE = {"b": 4, "h": 16, "p": 4096, "m": 4096, "e": 128, "f": 128}
         ("softcap", LARGE, ""),
         ("attention", {"e": 64, "f": 64}, ""),
         ("causal", LARGE | {"m": 512}, ""),
-        ("causal", LARGE | {"m": 128}, "m has fewer than 256 coordinates"),
+        ("causal", LARGE | {"m": 128}, ""),
+        ("causal", LARGE | {"m": 127}, "m has fewer than 128 coordinates"),
         ("causal", LARGE | {"m": 512, "e": 64, "f": 64}, "m has fewer than 1024 coordinates"),
-        ("causal", LARGE | {"b": 1, "h": 1}, "32 tiles of rows leave some of 132"),
+        ("causal", LARGE | {"b": 1, "h": 1}, ""),
+        ("causal", LARGE | {"b": 1, "h": 1, "p": 3968}, "31 tiles of rows leave most of 132"),
+        ("causal", LARGE | {"e": 64, "f": 64, "h": 1}, "128 tiles of rows leave most of 132"),
         ("attention", LARGE | {"e": 256, "f": 256}, ""),
         ("attention", LARGE | {"e": 512}, "more than 256 features"),
         ("sliding_window", LARGE, ""),
@@ -250,6 +253,24 @@ def test_automatic_choice_and_its_reason(
     assert emitter.startswith(f"tl, because {reason}" if reason else "gluon")
     shown = str(found.explain())
     assert ("written in Triton, not in Gluon: " + reason if reason else "one warp fetches") in shown
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_choice_is_of_its_sizes_whatever_was_lowered_before(
+    backwards: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("einfall.backends.compile.gluon_missing", str)  # there is a GPU
+    f = einfall.compile(examples.causal, target="sm_90", parts={"m": 1})
+    sizes = {"b": 1, "h": 16, "m": 2048, "e": 64, "f": 64}
+    reasons = {
+        1000: "tl, because p has fewer than 1024 coordinates",
+        1024: "tl, because 128 tiles of rows leave most of 132",
+        1100: "gluon",
+        2048: "gluon",
+    }
+    for rows in sorted(reasons, reverse=backwards):
+        found = f.lower(sizes={**sizes, "p": rows}, dtype="bfloat16").mapping.kernels[0]
+        assert found.emitter.startswith(reasons[rows])
 
 
 def test_what_is_saved_is_in_triton(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
