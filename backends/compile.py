@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,7 @@ from .interpreter import interpret
 from .latest import Latest
 from .launch import READY_LIMIT, Plan, Prepared, Ready
 from .lowered import Lowered, lower_cascade
+from .next_choice import Choice, with_others
 from .operator import one_line, traced
 from .options import check_dtypes, check_options, check_sizes
 from .parts import kept_whole, processors_of, worth_parts
@@ -248,7 +249,27 @@ class Compiled:
         plan = lowered.plan()
         if wanted() and not self.tiles:
             plan = self._tuned(plan, tensors, parameters)
-        return plan.prepare(*tensors, **parameters)
+        prepared = plan.prepare(*tensors, **parameters)
+        if self.tiles or self.num_warps or self.num_stages:
+            return prepared  # what is asked for is not replaced
+        return with_others(prepared, self._others(plan, parameters))
+
+    def _others(self, first: Plan, parameters: dict[str, Any]) -> Iterator[Choice]:
+        """Yield what prepares each of the partition's other configurations."""
+        met = {first}
+
+        def prepare(k: int, error: BackendError, tensors: tuple[Any, ...]) -> Prepared | None:
+            lowered = self.lower(*tensors, choice=k, **parameters)
+            plan = lowered.plan()
+            if plan in met:
+                return None
+            met.add(plan)
+            said = f"configuration {k} of the partition is taken, because {error}".splitlines()[0]
+            log.warning("%s: %s", self.declared.name, said)
+            self._latest = lowered.noting(said)
+            return plan.prepare(*tensors, **parameters)
+
+        yield from (partial(prepare, k) for k in range(1, TRIED))
 
     def part(self, cascade: Cascade, *, forward: bool = True) -> Compiled:
         """Return another cascade, a forward that keeps more or a gradient, compiled alike.

@@ -52,6 +52,10 @@ class Lowered:
         static = self.known.static
         return plan(self.kernels, self.cascade, mapping=self.mapping, static=static)
 
+    def noting(self, said: str) -> Lowered:
+        """Return the same kernels with a note that ``explain`` shows."""
+        return replace(self, mapping=replace(self.mapping, notes=(*self.mapping.notes, said)))
+
     def explain(self) -> Any:
         """Say how often each input is walked and why, what is kept, skipped and spent."""
         from .explain import explain

@@ -78,17 +78,19 @@ def long_ranks(cascade: Cascade, places: bool) -> frozenset[str]:
 
 
 def is_feature(rank: str, access: Access, cascade: Cascade) -> bool:
-    """Whether two inputs have a rank last, each in rows of which a given access knows nothing."""
+    """Whether two inputs have a rank last, each in rows of which a given access knows nothing.
+
+    Where one einsum reads a tensor at h and another at ``k * G + g``, its rows are known to both.
+    """
     known = set(free_ranks(access))
-    rows = {
-        x.tensor
-        for e in cascade.einsums
-        for x in (*accesses(e.body), *accesses_of(e.filter))
-        if x.tensor in cascade.inputs
-        and x.coordinates[-1:] == (RankVariable(rank),)
-        and set(free_ranks(x)) - known
-    }
-    return len(rows - {access.tensor}) > 1
+    rows: dict[str, bool] = {}
+    for e in cascade.einsums:
+        for x in (*accesses(e.body), *accesses_of(e.filter)):
+            if x.tensor in cascade.inputs and x.coordinates[-1:] == (RankVariable(rank),):
+                foreign = bool(set(free_ranks(x)) - known)
+                rows[x.tensor] = rows.get(x.tensor, True) and foreign
+    foreign_ones = {tensor for tensor, foreign in rows.items() if foreign}
+    return len(foreign_ones - {access.tensor}) > 1
 
 
 def lowest_digits(coordinate: Expression) -> set[str]:
