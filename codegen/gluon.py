@@ -47,6 +47,9 @@ REGISTERS = {1: 232, 2: 240, 3: 160}
 ALONE_REGISTERS = 24
 """The same of a warp that fetches, or adds."""
 
+NUMBERS = ("CONSUMER", "ADDER")
+"""What tells groups of warps apart that run the same function."""
+
 HALF = 128
 """Registers of a thread, on average, where two programs share a processor."""
 
@@ -89,7 +92,7 @@ def print_gluon(nest: Nest) -> Kernel | str:
 class Function:
     """A generated function; its parameters are the names that its body reads from outside.
 
-    ``bundled`` ones come in one tuple, but for the number of a consumer.
+    ``bundled`` ones come in one tuple, but for the number of a consumer or of a warp that adds.
     """
 
     name: str
@@ -101,15 +104,19 @@ class Function:
     @property
     def bundle(self) -> tuple[str, ...]:
         """What is handed over in one tuple."""
-        return tuple(p for p in self.parameters if p != "CONSUMER")
+        return tuple(p for p in self.parameters if p not in NUMBERS)
+
+    @property
+    def numbers(self) -> list[str]:
+        """What tells one group of warps that runs it from another."""
+        return [p for p in self.parameters if p in NUMBERS]
 
     def text(self) -> list[str]:
         """Return its lines."""
-        typed = {"CONSUMER": "CONSUMER: gl.constexpr"}
+        typed = {p: f"{p}: gl.constexpr" for p in NUMBERS}
         words, lines = [typed.get(p, p) for p in self.parameters], list(self.lines)
         if self.bundled:
-            numbered = "CONSUMER" in self.parameters
-            words = [*(["CONSUMER: gl.constexpr"] if numbered else []), "given"]
+            words = [*(typed[p] for p in self.numbers), "given"]
             lines = [*listed("    ", "", self.bundle, " = given"), *lines]
         return ["@gluon.jit", *header(self.name, words), f'    """{self.says}"""', *lines]
 
@@ -140,7 +147,7 @@ class File:
         given = [*boxes, *(a.name for a in nest.arguments if a.kind != "tile")]
         given += [counter_of(nest)] if self.crew.drawn else []
         given += [counts_of(nest)] if self.crew.in_turn else []
-        outside, wide = ["CONSUMER", *shared, *given], self.crew.wide
+        outside, wide = [*NUMBERS, *shared, *given], self.crew.wide
         says = "Fetch boxes in the order in which products read them."
         fetch = self.function("fetch", says, fetcher.lines, outside)
         says = f"Compute the rows of one consumer, which is {'eight' if wide else 'four'} warps."
@@ -224,6 +231,7 @@ class File:
             "CONSUMERS": str(self.crew.consumers),
             "ROWS": str(ROWS),
             "STAGES": str(self.nest.num_stages),
+            "ADDERS": str(self.crew.adders),
             self.plan.rows.constant: str(self.plan.rows.width),
             walked.constant: str(walked.width),
         }
@@ -259,7 +267,8 @@ class File:
         made |= SLOTS if self.crew.drawn else {}
         for name in (*added, *rows.boxes):
             if name in added or any(f"{name}_rows" in line for line in rows.lines):
-                made[f"{name}_rows"] = boxes_in(name, "CONSUMERS")
+                own = name in added and self.crew.adders > 1
+                made[f"{name}_rows"] = boxes_in(name, "ADDERS * CONSUMERS" if own else "CONSUMERS")
         return made
 
     def room(self, shared: dict[str, str], boxes: dict[str, Argument]) -> int:
@@ -291,9 +300,11 @@ class File:
             lines += listed("    ", "for_add = (", add.bundle, ")")
         parts = [f"({rows.name}, ({k}, for_rows))" for k in range(self.crew.consumers)]
         parts.append(f"({fetch.name}, (for_fetch,))")
-        parts += [f"({add.name}, (for_add,))" for add in adds]
+        for add in adds:
+            numbers = [f"{k}, " for k in range(self.crew.adders)] if add.numbers else [""]
+            parts += [f"({add.name}, ({k}for_add{'' if k else ','}))" for k in numbers]
         others = self.crew.consumers - 1
-        alone = 1 + len(adds)
+        alone = 1 + len(adds) * self.crew.adders
         warps = ", ".join(["4"] * others + ["1"] * alone)
         one = [str(REGISTERS[self.crew.consumers])]
         few = [str(self.alone_registers)]

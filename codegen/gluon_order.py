@@ -59,7 +59,7 @@ class TileInOrder(GluonPrinter):
                         self.add(arrive(share))
                 case Room():
                     for share in section.shares:
-                        self.add(room(share))
+                        self.add(room(self, share))
                 case Give(share=share):
                     for line in give(self, share):
                         self.add(line)
@@ -204,7 +204,7 @@ class RowsInOrder(Rows):
             for part in range(self.crew.consumers):
                 self.add(share_out(self, share, part))
             self.wait(0, [share.var.name])
-            self.add(room(share))
+            self.add(room(self, share))
             for line in give(self, share):
                 self.add(line)
         self.add("meet()")

@@ -111,20 +111,32 @@ def shape_of(printer: GluonPrinter, share: Share) -> tuple[int, int]:
     return (width, HEIGHT) if turned(printer, share) else (HEIGHT, width)
 
 
-def room(share: Share) -> str:
+def place_of(printer: GluonPrinter, consumer: str) -> str:
+    """Return where the step's place for what a consumer gives is, of those of all adding warps."""
+    return consumer if printer.crew.adders == 1 else f"step % ADDERS * CONSUMERS + {consumer}"
+
+
+def parity_of(printer: GluonPrinter) -> str:
+    """Return the parity of the barriers of that place."""
+    return "step & 1" if printer.crew.adders == 1 else "step // ADDERS & 1"
+
+
+def room(printer: GluonPrinter, share: Share) -> str:
     """Return the line that waits until what was given last is taken."""
-    return f"mbarrier.wait({share.var.name}_taken.index(CONSUMER), (step & 1) ^ 1)"
+    own, parity = place_of(printer, "CONSUMER"), parity_of(printer)
+    return f"mbarrier.wait({share.var.name}_taken.index({own}), ({parity}) ^ 1)"
 
 
 def give(printer: GluonPrinter, share: Share) -> list[str]:
     """Return the lines that give a consumer's share to the warp that adds."""
     box, name = box_of_share(printer, share).name, share.var.name
-    rows = f"{box}_rows.index(CONSUMER).reshape([{HEIGHT}, {width_of(printer, share)}])"
+    own = place_of(printer, "CONSUMER")
+    rows = f"{box}_rows.index({own}).reshape([{HEIGHT}, {width_of(printer, share)}])"
     rows += ".permute((1, 0))" if turned(printer, share) else ""
     return [
         f"{rows}.store({name})",
         "fence_async_shared()",
-        f"mbarrier.arrive({name}_given.index(CONSUMER))",
+        f"mbarrier.arrive({name}_given.index({own}))",
     ]
 
 
@@ -151,5 +163,6 @@ def shared_of(printer: GluonPrinter) -> dict[str, str]:
         call = f"gl.allocate_shared_memory(gl.{share.dtype}, {every}, {layout})"
         made[f"{name}_tiles"] = call
         made[f"{name}_laid"] = "barriers(2, CONSUMERS)"
-        made[f"{name}_given"] = made[f"{name}_taken"] = "barriers(CONSUMERS, 1)"
+        places = "CONSUMERS" if printer.crew.adders == 1 else "ADDERS * CONSUMERS"
+        made[f"{name}_given"] = made[f"{name}_taken"] = f"barriers({places}, 1)"
     return made

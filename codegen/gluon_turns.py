@@ -7,13 +7,18 @@ warp that adds waits for those before its own, and counts on when memory has wha
     programs:  tile of rows 0, 1, 2, ...; each walks tiles t
     adds:      wait until count[t] == own tile of rows;  add;  wait for memory;  count[t] += 1
 
-It counts on one tile later, when memory has long had the tile, so that it need not wait for that.
-The first sets what the others add to. Programs begin in the order of their numbers, and wait only
-for smaller ones, so that none waits for one that could not begin. Each walks the same tiles in the
-same order, a little behind the one before it; once they do, nobody waits. So that they begin far
-enough apart, tiles of rows of several coordinates of the grid come side by side::
+A warp that adds alone counts on one tile later, when memory has long had the tile, so that it need
+not wait for that. The first sets what the others add to. Programs begin in the order of their
+numbers, and wait only for smaller ones, so that none waits for one that could not begin. Each walks
+the same tiles in the same order, a little behind the one before it; once they do, nobody waits. So
+that they begin far enough apart, tiles of rows of several coordinates of the grid come side by
+side::
 
     tiles of rows:  a0 a1 a2 ... b0 b1 b2 ... c0 ...    -->    a0 b0 a1 b1 a2 b2 ... c0 d0 c1 ...
+
+Where later rows begin their walk later, all walk backwards, from the end that they share, so that
+whoever walks a tile is behind all rows before. Then the first need not walk all tiles, and sums
+begin with 0.
 """
 
 from __future__ import annotations

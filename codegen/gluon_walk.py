@@ -181,14 +181,19 @@ class Walk:
         if phase.placed and ahead:
             self.printer.add(f"{loop.first}_next = {second}")
             self.find_next(section)
-        self.printer.add(f"for {at} in range({second}, {end}{stride}):")
+        place = f"{self.rank}_back" if self.printer.crew.backwards else at
+        self.printer.add(f"for {place} in range({second}, {end}{stride}):")
         self.printer.depth += 1
+        if place != at:
+            whole = end if phase.ends else f"{begin} + tl.cdiv({end} - {begin}, {step}) * {step}"
+            again = "" if begin == "0" else f" + {begin}"
+            self.printer.add(f"{at} = {whole}{again} - {step} - {place}")
         if phase.ends and placing:
             self.printer.add(f"{self.first} = {self.place(phase, at)}")
         if section.tests and testing:
             self.printer.add(f"{tested(self.plan).name} = {self.cut(phase, at)}")
         if self.plan.ahead is not None and not ahead:
-            self.printer.add(f"{self.rank}_more = {at} + {step} < {end}")
+            self.printer.add(f"{self.rank}_more = {place} + {step} < {end}")
         if phase.placed and ahead:
             for name in (self.first, *self.marks):
                 self.printer.add(f"{name} = {name}_next")

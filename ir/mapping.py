@@ -125,8 +125,10 @@ class Crew:
     ahead : whether, in order, a tile's first product is issued beside the last of the tile before.
     resting : accumulators that tell, by how little they grow in a tile, that frames may stay as
     they are (``passes/resting.py``); none where frames move with every tile.
-    in_turn : whether programs add to a tile in turn (``codegen/gluon_turns.py``).
-    lagging : whether, in order, frames move only where they are far behind (``codegen/lag.py``).
+    in_turn : whether programs add to a tile in turn (``codegen/gluon_turns.py``). backwards :
+    whether each walks from the end to where it begins. adders : warps that add, one tile each in
+    turn (``codegen/gluon_adder.py``). lagging : whether, in order, frames move only where they are
+    far behind (``codegen/lag.py``).
     """
 
     consumers: int
@@ -140,6 +142,8 @@ class Crew:
     slowest: bool = False
     lagging: bool = False
     in_turn: bool = False
+    backwards: bool = False
+    adders: int = 1
     joined: bool = False
     spare: bool = False
     wide: bool = False

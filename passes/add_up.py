@@ -13,7 +13,7 @@ rewrite::
 what is made of them for each coordinate stands behind them. *Keeps* every target. Programs add in
 whatever order they come, so that a sum in floating point is no longer the same bits every time; for
 that reason it is done only where it was asked for. Or they add in turn (``in_turn``), in the order
-of their tiles, where each of them adds to all of Y. The first sets it, and there is no kernel 1.
+of their tiles. Where each of them adds to all of Y, the first sets it, and there is no kernel 1.
 """
 
 from __future__ import annotations
@@ -37,10 +37,12 @@ seven made, 64 features: 458 and 418 (4096 rows), 493 and 417 (16384), 413 and 3
 follow the rows); 128 features: 520 and 475, 547 and 503 (16384, walks that follow the rows)."""
 
 
-NARROW = 64
-"""The most features at which adding in turn is worth it. On an H100, TFLOP/s of five products and,
-with all seven made, 64 features: 429 and 411 (4096 rows), 462 and 427 (16384); 128 features: 441 to
-464 and 480, 481 to 504 and 490. There a tile is ready before the warp that adds has its turn."""
+IN_TURN = (64, 128)
+"""The features at which adding in turn is worth it. On an H100, TFLOP/s of five products in turn
+and, with all seven made, 64 features: 429 and 411 (4096 rows), 462 and 427 (16384); 128 features:
+396 and 392 (1024), 473 and 448 (2048), 537 and 477 (4096), 573 and 486 (16384). Where rows are
+walked from elsewhere, 128 features: 441 and 442 (4096), 518 and 494 (16384), of heads that share
+keys 441 and 424 (4096); 64 features: 295 and 391, 334 and 424."""
 
 
 WIDE_ALONE = 128
@@ -127,15 +129,16 @@ def joined(
 def taking_turns(
     again: Group, found: tuple[Group, ...], sizes: Mapping[str, int]
 ) -> tuple[Group, ...] | None:
-    """Return groups that add in turn and finish, where every program adds to all of the sums."""
-    _, adds, finish = found
-    if max((sizes.get(r, 0) for r in again.resident), default=0) > NARROW:
-        return None
+    """Return groups that add in turn and finish, where that was measured to be worth it."""
+    start, adds, finish = found
+    features = max((sizes.get(r, 0) for r in again.resident), default=0)
     filtered = any(True for e in adds.slice for _ in conditions(e))
     whole = all(set(again.parallel) <= set(e.ranks) for e in adds.added)
-    if filtered or not whole:
+    if features not in IN_TURN[filtered:] or not whole:
         return None
-    return replace(adds, in_turn=True), finish
+    adds = replace(adds, in_turn=True)
+    # the first program sets sums, where there is one that adds to all of them
+    return (start, adds, finish) if filtered else (adds, finish)
 
 
 def reduced_over(einsum: Einsum, rank: str) -> bool:

@@ -64,8 +64,8 @@ def crew_bytes(
         # of each part of its features two places for an operand of the rows of all
         shares = prod(len(parts.get(r, ())) or 1 for r in f.ranks)
         shared += 2 * consumers * ROWS * tile[walked] * 2 * shares
-        # and one for what each consumer adds
-        shared += 4 * part * consumers
+        # and one for what each consumer adds, for each warp that adds
+        shared += 4 * part * consumers * cut.crew.adders
     inside = {t for x in kernel.traversals for e in x.streaming.body for t in reads_of_item(e)}
     for e in kernel.before:
         if e.name in inside and wide(e.ranks):

@@ -151,6 +151,8 @@ def resident_parts(
     """
     if rank in (r for pair in kernel.ordered for r in pair):
         return ((0, list_width(kernel, rank, size), size),)
+    if size < SMALLEST and not multiplies(kernel):
+        return ((0, 1 << (size - 1).bit_length(), size),)
     parts = parts_of(size)
     if len(parts) < 2 or not target.startswith("sm_9"):
         return parts
@@ -160,6 +162,11 @@ def resident_parts(
         return parts
     width = max(SMALLEST, 1 << (size - 1).bit_length())
     return ((0, width, size),)
+
+
+def multiplies(kernel: MappedKernel) -> bool:
+    """Whether a kernel makes a product, whose sides are as wide as a tensor core takes."""
+    return any(x is not None and is_product(x) for x in map(folded_body, kernel.einsums()))
 
 
 def configurations(
@@ -176,8 +183,7 @@ def configurations(
         r: max(SMALLEST, 1 << (max(sizes.get(r, 128), 1) - 1).bit_length())
         for r in (*tiled, *streamed)
     }
-    if not any(x is not None and is_product(x) for x in map(folded_body, kernel.einsums())):
-        # no product, so that no side of one has to be as wide as a tensor core takes
+    if not multiplies(kernel):
         # of an open size, a rank that features stand behind is walked a few at a time
         behind = {r for _, ranks in operands(kernel) for r in ranks[:-1]}
         behind -= {ranks[-1] for _, ranks in operands(kernel) if ranks}

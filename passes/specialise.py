@@ -44,7 +44,7 @@ from .partition import (
 from .resting import resting
 from .selection_tiles import RANK_IS_LONG, Configuration
 from .tile_work import operands
-from .walk_ends import ends_moving, limited, named, short, slanted, uneven
+from .walk_ends import ends_moving, limited, named, rising, short, slanted, uneven
 
 BUDGET = {1: 216, 2: 232, 3: 152}
 """Registers of a thread that tiles may fill, by number of consumers."""
@@ -54,6 +54,9 @@ IN_ORDER = 244
 
 There two groups keep 64 x 64 twice and make 64 x 128 twice, all in float32, without a spill.
 """
+
+SHORTEST_TURNS = 1024
+"""The fewest coordinates at which programs were measured that add 128 features in turn."""
 
 BESIDES = 20
 """Registers for addresses, limits and values per row."""
@@ -150,8 +153,8 @@ def specialise(
         least = ROWS if rank in tiled and features(kernel) > WIDEST else SHORTEST
         if sizes.get(rank, least) < least:
             return f"{rank} has fewer than {least} coordinates"
-    if kernel.in_turn and not walks_all(kernel):
-        return f"programs add in turn only where each walks all of {streamed[0]}"
+    if kernel.in_turn and not (walks_all(kernel) or rising(kernel, tiled[0])):
+        return f"programs add in turn only where all walk {streamed[0]} to the same end"
     if automatic and (doubt := unmeasured(kernel, sizes)):
         return doubt
     moving = {
@@ -264,6 +267,8 @@ def unmeasured(kernel: MappedKernel, sizes: Mapping[str, int]) -> str:
         return f"{tiles} tiles of rows leave most of {PROCESSORS} multiprocessors idle"
     (traversal,) = kernel.traversals
     early = len(walked_products(kernel))
+    if kernel.in_turn and (doubt := unmeasured_turns(kernel, sizes)):
+        return doubt
     if early > 1 and (traversal.domain.table is not None or traversal.walks):
         return "several products of rows that walk a list were not measured"
     framed = several(kernel) and bool(resting(kernel))
@@ -286,6 +291,18 @@ def unmeasured(kernel: MappedKernel, sizes: Mapping[str, int]) -> str:
         return "several products of more than 128 features, in frames, were not measured"
     if framed and functions(kernel) > early:
         return "several products, and several functions of each point, were not measured"
+    return ""
+
+
+def unmeasured_turns(kernel: MappedKernel, sizes: Mapping[str, int]) -> str:
+    """Return the same of kernels whose programs add in turn."""
+    if not walks_all(kernel):
+        return "programs that add in turn, and walk from elsewhere, were not measured"
+    if functions(kernel) > 1:
+        return "several functions of each point, and programs that add in turn, were not measured"
+    for rank in (*kernel.ranks("tiled"), *kernel.ranks("streamed")):
+        if not narrow(kernel) and sizes.get(rank, SHORTEST_TURNS) < SHORTEST_TURNS:
+            return f"{rank} has fewer than {SHORTEST_TURNS} coordinates, and programs add in turn"
     return ""
 
 
@@ -341,11 +358,12 @@ def cuts(kernel: MappedKernel, length: int) -> Iterator[Sizing]:
     547 and 646.
     """
     if added(kernel):
-        crew = Crew(2, False, False, rotated=False, in_turn=kernel.in_turn)
+        backwards = kernel.in_turn and not walks_all(kernel)
+        crew = Crew(2, rotated=False, in_turn=kernel.in_turn, backwards=backwards)
         if narrow(kernel) and functions(kernel) <= 1:
             # with a product ahead as well, ptxas 12.8 ends in the middle of its work
             yield Sizing(crew, 128, 2)
-        yield Sizing(replace(crew, ahead=not narrow(kernel)), 64, 2)
+        yield Sizing(replace(crew, ahead=not narrow(kernel), adders=2), 64, 2)
         return
     if several(kernel) and resting(kernel):
         # 4096 coordinates, twice over: with 64 features 441 so, 360 in order, of Triton 376; with

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ..ir.cascade import Cascade, Einsum
 from ..ir.expression import (
@@ -15,6 +15,7 @@ from ..ir.expression import (
     Reduce,
     accesses,
     free_ranks,
+    rewrite,
     tensors,
 )
 from .align import fresh
@@ -44,7 +45,17 @@ def split_sums(cascade: Cascade, *, sizes: Mapping[str, int] = NO_SIZES) -> Casc
 
     A kernel walks one rank; with the others parallel it has as many programs as the largest part of
     the cascade, and the sums that are left are small. The low digit of a coordinate, ``g`` in
-    ``Q[k * G + g]``, is left for later too where the high one is kept: it is a rank of programs.
+    ``Q[k * G + g]``, is left for later too where the high one is kept: it is a rank of programs. If
+    both are read only as that number, parts lie along it, and are made of what is there anyway::
+
+        S[h, p, m] = sum[e](Q[h, p, e] * K[h // 4, m, e])
+        D[k, m]    = sum[g, p](S[k * 4 + g, p, m] * X[k * 4 + g, p])
+        return D
+        -->
+        S[h, p, m] = sum[e](Q[h, p, e] * K[h // 4, m, e])
+        D_p[h, m]  = sum[p](S[h, p, m] * X[h, p])
+        D[k, m]    = sum[g](D_p[k * 4 + g, m])
+        return D
 
     ``sizes`` say which ranks a program may hold whole; those are summed at once. The rank that goes
     first is no shorter than a quarter of the longest, so that little is kept in between. Of such
@@ -81,17 +92,69 @@ def _split(
     last = _first_to_go([r for r in long if r not in digits] or long, body, writers, sizes)
     later = tuple(r for r in long if r != last)
     now = tuple(r for r in body.ranks if r not in later)
-    kept = {*einsum.ranks, *later}
-    order = [r for r in free_ranks(body.body) if r in kept]
-    order += [r for r in (*einsum.ranks, *later) if r not in order]
+    number = _number(body, digits, writers)
+    inner = body if number is None else _renamed(body, number)
+    kept = {*einsum.ranks, *later, *([] if number is None else [number.rank])}
+    order = [r for r in free_ranks(inner.body) if r in kept]
+    if number is None:
+        order += [r for r in (*einsum.ranks, *later) if r not in order]
     # in memory as the sum itself, which is read and written next
-    left = iter(einsum.ranks)
+    left = iter(r for r in einsum.ranks if r in order)
     order = [next(left) if r in einsum.ranks else r for r in order]
     name = fresh(f"{einsum.name}_{last}", taken)
     part = Access(name, tuple(RankVariable(r) for r in order))
-    first = Einsum(part, replace(body, ranks=now), None, einsum.at)
-    rest = replace(einsum, body=Reduce(body.reducer, later, part, None, body.at))
+    first = Einsum(part, replace(inner, ranks=now), None, einsum.at)
+    read = part if number is None else _read_at(part, number)
+    rest = replace(einsum, body=Reduce(body.reducer, later, read, None, body.at))
     return (first, *_split(rest, {**writers, name: first}, short, sizes, taken))
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A coordinate that digits make up, and the rank of a tensor along which it lies."""
+
+    coordinate: Expression
+    rank: str
+
+
+def _number(body: Reduce, digits: list[str], writers: Mapping[str, Einsum]) -> Number | None:
+    """Return the number of which one rank is the low digit, if nothing else reads its digits."""
+    if len(digits) != 1 or body.reducer != "sum":
+        return None
+    inside = (body.body, *([] if body.filter is None else [body.filter]))
+    found = {
+        (c, writers[a.tensor].ranks[k])
+        for x in inside
+        for a in accesses(x)
+        if a.tensor in writers
+        for k, c in enumerate(a.coordinates)
+        if digits[0] in free_ranks(c) and not isinstance(c, RankVariable)
+    }
+    if len(found) != 1:
+        return None
+    ((coordinate, rank),) = found
+    renamed = _renamed(body, number := Number(coordinate, rank))
+    left = {r for x in (renamed.body, renamed.filter) if x is not None for r in free_ranks(x)}
+    inner = {r for x in inside for r in free_ranks(x)}
+    return None if left & set(free_ranks(coordinate)) or rank in inner else number
+
+
+def _renamed(body: Reduce, number: Number) -> Reduce:
+    """Return a reduction that reads a rank where it read a number."""
+
+    def rank(x: Expression) -> Expression | None:
+        return RankVariable(number.rank) if x == number.coordinate else None
+
+    condition = None if body.filter is None else rewrite(body.filter, rank)
+    return replace(body, body=rewrite(body.body, rank), filter=condition)
+
+
+def _read_at(part: Access, number: Number) -> Access:
+    """Return an access that reads a number where it has a rank."""
+    own = RankVariable(number.rank)
+    return replace(
+        part, coordinates=tuple(number.coordinate if c == own else c for c in part.coordinates)
+    )
 
 
 def _first_to_go(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..ir.expression import Expression, Parameter, accesses, free_ranks, walk
+from ..ir.expression import Apply, Expression, Parameter, accesses, free_ranks, walk
 from ..ir.mapping import MappedKernel
 
 
@@ -44,6 +44,28 @@ def ends_moving(kernel: MappedKernel, rows: str) -> tuple[bool, bool]:
         return any(isinstance(y, Parameter) and y.name in marks for x in sides for y in walk(x))
 
     return move([r.begin for r in ranges]), move([r.end for r in ranges])
+
+
+def rising(kernel: MappedKernel, rows: str) -> bool:
+    """Whether a later tile of rows begins its walk no earlier, and all end at the same place."""
+    marks = {f"{rows}_first", f"{rows}_last"}
+    domain, walks = kernel.traversals[0].domain, kernel.traversals[0].walks
+    if domain.table is not None or walks or len(domain.ranges) != 1:
+        return False
+
+    def moves(x: Expression) -> bool:
+        return any(isinstance(y, Parameter) and y.name in marks for y in walk(x))
+
+    def rises(x: Expression) -> bool:
+        match x:
+            case Apply(operator="min" | "max" | "+", operands=operands):
+                return all(map(rises, operands))
+            case Apply(operator="-", operands=(left, right)):
+                return rises(left) and not moves(right)
+        return isinstance(x, Parameter) or not moves(x)
+
+    (found,) = domain.ranges
+    return rises(found.begin) and not moves(found.end)
 
 
 def uneven(kernel: MappedKernel) -> bool:

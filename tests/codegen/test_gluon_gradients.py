@@ -112,10 +112,10 @@ def run(
     for tensor in kernel.reads:
         if tensor not in memory:
             memory[tensor] = np.asarray(found.truth[tensor], np.float32)
-    in_turn = any(b.zeros for b in kernel.writes)
     for b in kernel.writes:
-        # what is added to, but not in turn, was set to 0 by a kernel before
-        start = 0 if b.zeros or (adds_to(kernel, b.tensor) and not in_turn) else np.nan
+        # what is added to, but not set by the first, was set to 0 by a kernel before
+        added = adds_to(kernel, b.tensor) and not set_first(kernel, b.tensor)
+        start = 0 if b.zeros or added else np.nan
         dtype = np.int32 if b.zeros else np.float32
         memory[b.tensor] = np.full([b.extent(r, sizes[r]) for r in b.ranks], start, dtype)
     given = arguments(kernel, memory, sizes, found.parameters)
@@ -127,6 +127,11 @@ def run(
 def adds_to(kernel: Kernel, tensor: str) -> bool:
     """Whether a kernel adds to what memory holds."""
     return re.search(rf"add_box\(\s*{tensor}_box", kernel.text) is not None
+
+
+def set_first(kernel: Kernel, tensor: str) -> bool:
+    """Whether the first program sets what others add to."""
+    return re.search(rf"shared_to_global\(\s*{tensor}_box", kernel.text) is not None
 
 
 def noticed(found: Case, kernel: Kernel, text: str, seeds: int, together: int = 1) -> bool:
@@ -335,7 +340,7 @@ def test_what_was_measured_to_be_faster_is_chosen() -> None:
     for features in (64, 128):
         assert chosen("attention", features) == chosen("causal", features) == ["gluon", "gluon"]
     assert chosen("attention", 64, in_turn=True) == ["gluon"]
-    assert chosen("attention", 128, in_turn=True) == ["gluon", "gluon"]
+    assert chosen("attention", 128, in_turn=True) == ["gluon"]
     assert chosen("causal", 128, atomics=True) == ["gluon"]
     assert chosen("causal", 64, atomics=True) == ["gluon"]
     assert chosen("softcap", 128) == ["gluon", "gluon"]
@@ -382,16 +387,20 @@ BREAKS_OF_SHARES = {
         r"\2\1",
     ),
     "given too early": (
-        r"( +Q_grad_sum_box_rows.index\(CON(?:.|\n)*?)( +mbarrier.arrive\(q_grad_sum_given.*\n)",
+        r"( +Q_grad_sum_box_rows.index\(step(?:.|\n)*?)( +mbarrier.arrive\(q_grad_sum_given.*\n)",
         r"\2\1",
     ),
     "taken while it is read": (
-        r" +tma.store_wait\(0\)\n( +mbarrier.arrive\(q_grad_sum_taken)",
+        r" +tma.store_wait\(0\)\n( +for i in .*\n +mbarrier.arrive\(q_grad_sum_taken)",
         r"\1",
     ),
-    "added where another tile lies": (r"(_sum_box, \(b, h, p_first)", r"\1 + P0"),
-    "the last tile left out": (r"(_add\(given(?:.|\n)*?range\(0, p_\w+)", r"\1 - P0"),
+    "added where another tile lies": (r"(_sum_box,\s+\(b, h, p_first)", r"\1 + P0"),
+    "the last tile left out": (r"(_add\(ADDER(?:.|\n)*?range\(0, p_\w+)", r"\1 - P0"),
     "sums read while they run": (r"(q_grad_sum = warpgroup_mma_wait\()[01]", r"\g<1>2"),
+    "one place for two tiles": (r"step % ADDERS \* CONSUMERS \+ CONSUMER", "CONSUMER"),
+    "a warp takes another's tile": (r"step % ADDERS == ADDER", "step % ADDERS != ADDER"),
+    "a warp takes each tile": (r"if step % ADDERS == ADDER", "if step >= ADDER"),
+    "a place that was not left": (r"\(step // ADDERS & 1\) \^ 1", "step // ADDERS & 1"),
 }
 """Ways to break what consumers share out."""
 
@@ -406,17 +415,20 @@ def test_machine_catches_broken_shares(how: str) -> None:
 
 
 @cache
-def turns(rows: int, columns: int) -> tuple[Case, Kernel]:
+def turns(rows: int, columns: int, width: int = 64, name: str = "attention") -> tuple[Case, Kernel]:
     """Return a gradient whose programs add in turn, and that kernel."""
-    found = case("attention", rows, columns, in_turn=True)
+    found = case(name, rows, columns, width, in_turn=True)
     mapped, kernel = walking(found, "K_grad")
     assert mapped.in_turn and mapped.crew is not None and mapped.crew.in_turn
     return found, kernel
 
 
-def test_programs_that_run_at_once_add_in_turn() -> None:
+@pytest.mark.parametrize("width", [64, 128])
+def test_programs_that_run_at_once_add_in_turn(width: int) -> None:
     """Whoever is ahead, every sum is made in one order: that of the tiles of rows."""
-    found, kernel = turns(200, 264)
+    found, kernel = turns(200, 264, width)
+    # of 128 features two warps add, each every other tile
+    assert ("ADDERS = gl.constexpr(2)" in kernel.text) == (width == 128)
     alone = run(found, kernel, seed=0)
     together = run(found, kernel, seed=1, together=6)
     for tensor, x in alone.items():
@@ -424,19 +436,36 @@ def test_programs_that_run_at_once_add_in_turn() -> None:
         assert np.array_equal(x, together[tensor])
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(200, 264), (264, 400)])
+def test_programs_that_walk_from_elsewhere_add_in_turn_backwards(rows: int, columns: int) -> None:
+    found, kernel = turns(rows, columns, 128, "causal")
+    assert kernel.text.count("    p_at = p_at_end - P0 - p_back\n") == 3
+    alone = run(found, kernel, seed=0)
+    together = run(found, kernel, seed=1, together=6)
+    for tensor, x in alone.items():
+        assert relative(x, found.truth[tensor]) < 1e-3
+        assert np.array_equal(x, together[tensor])
+    waiting = re.sub(r"(await_turn\(counts .*, m_tile)", r"\1 + 1", kernel.text)
+    assert waiting != kernel.text
+    assert noticed(found, kernel, waiting, 1, together=6)
+
+
 BREAKS_OF_TURNS = {
     "nobody waits": (r" +await_turn\(counts.*\n", ""),
     "the next but one goes on": (r"(await_turn\(counts .*, m_tile)", r"\1 - 1"),
     "one waits for itself": (r"(await_turn\(counts .*, m_tile)", r"\1 + 1"),
     "counted for another tile": (r"end_turn\(counts .*,", "end_turn(counts,"),
-    "counted ahead of what is added": (r"(end_turn\(counts .*, )2\)", r"\g<1>99)"),
+    "counted ahead of what is added": (r"(end_turn\(counts .*, )[02]\)", r"\g<1>99)"),
 }
 """Ways to break turns."""
 
 
-@pytest.mark.parametrize("how", BREAKS_OF_TURNS)
-def test_machine_catches_broken_turns(how: str) -> None:
-    found, kernel = turns(392, 264)
+@pytest.mark.parametrize(
+    ("how", "width"),
+    [*((how, 64) for how in BREAKS_OF_TURNS), ("counted ahead of what is added", 128)],
+)
+def test_machine_catches_broken_turns(how: str, width: int) -> None:
+    found, kernel = turns(392, 264, width)
     head, tail = kernel.text.split("step = 1", 1)
     text = f"{head}step = 1{re.sub(*BREAKS_OF_TURNS[how], tail)}"
     assert text != kernel.text
