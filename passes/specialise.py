@@ -28,8 +28,6 @@ from ..ir.expression import (
     Parameter,
     RankVariable,
     Reduce,
-    Size,
-    walk,
 )
 from ..ir.mapping import Crew, MappedKernel
 from .band_tiles import bands
@@ -41,10 +39,11 @@ from .partition import (
     resident_parts,
     twofold,
 )
+from .point_work import functions, little_work, transcendental
 from .resting import resting
 from .selection_tiles import RANK_IS_LONG, Configuration
 from .tile_work import operands
-from .walk_ends import ends_moving, limited, named, rising, short, slanted, uneven
+from .walk_ends import ends_moving, limited, named, rising, short, slanted, uneven, walks_all
 
 BUDGET = {1: 216, 2: 232, 3: 152}
 """Registers of a thread that tiles may fill, by number of consumers."""
@@ -55,17 +54,15 @@ IN_ORDER = 244
 There two groups keep 64 x 64 twice and make 64 x 128 twice, all in float32, without a spill.
 """
 
-SHORTEST_TURNS = 1024
-"""The fewest coordinates at which programs were measured that add 128 features in turn."""
+SHORTEST_TURNS = {True: 1024, False: 4096}
+"""The fewest coordinates at which programs were measured that add 128 features in turn, where all
+walk all of the rank, and where they do not."""
 
 BESIDES = 20
 """Registers for addresses, limits and values per row."""
 
 WIDEST = 256
 """The most columns of one product."""
-
-REAL = ("exp", "exp2", "log", "log2", "sqrt", "rsqrt", "tanh", "sigmoid", "erf", "sin", "cos", "/")
-"""Operators that take several instructions a point."""
 
 LENGTHS = 128
 """The fewest rows, and coordinates walked, at which such kernels were measured to be faster.
@@ -236,14 +233,6 @@ def worth_pairing(kernel: MappedKernel, sizes: Mapping[str, int]) -> bool:
     return not kernel.aligned and (tiles is None or tiles > PROCESSORS)
 
 
-def walks_all(kernel: MappedKernel) -> bool:
-    """Whether every tile of rows walks the whole rank."""
-    (walked,) = kernel.ranks("streamed")
-    domain = kernel.traversals[0].domain
-    bounds = [(r.begin, r.end) for r in domain.ranges]
-    return domain.test is None and domain.table is None and bounds == [(Constant(0), Size(walked))]
-
-
 def unmeasured(kernel: MappedKernel, sizes: Mapping[str, int]) -> str:
     """Return why nobody knows whether several groups of warps are faster here, "" if they are."""
     if features(kernel) > WIDEST:
@@ -296,13 +285,13 @@ def unmeasured(kernel: MappedKernel, sizes: Mapping[str, int]) -> str:
 
 def unmeasured_turns(kernel: MappedKernel, sizes: Mapping[str, int]) -> str:
     """Return the same of kernels whose programs add in turn."""
-    if not walks_all(kernel):
-        return "programs that add in turn, and walk from elsewhere, were not measured"
-    if functions(kernel) > 1:
-        return "several functions of each point, and programs that add in turn, were not measured"
+    whole = walks_all(kernel)
+    if functions(kernel) > 1 or not (whole or little_work(kernel)):
+        return "programs that add in turn were not measured with that much work on each point"
+    least = 0 if narrow(kernel) else SHORTEST_TURNS[whole]
     for rank in (*kernel.ranks("tiled"), *kernel.ranks("streamed")):
-        if not narrow(kernel) and sizes.get(rank, SHORTEST_TURNS) < SHORTEST_TURNS:
-            return f"{rank} has fewer than {SHORTEST_TURNS} coordinates, and programs add in turn"
+        if sizes.get(rank, least) < least:
+            return f"{rank} has fewer than {least} coordinates, and programs add in turn"
     return ""
 
 
@@ -466,16 +455,3 @@ def plain(kernel: MappedKernel) -> bool:
     if any(t.domain.test is not None for t in kernel.traversals):
         return False
     return functions(kernel) <= 1
-
-
-def transcendental(kernel: MappedKernel) -> int:
-    """Return how many exponentials, logarithms and tangents the work on a tile takes of a point."""
-    kinds = ("exp", "exp2", "log", "log2", "tanh", "sigmoid")
-    bodies = [x.body for t in kernel.traversals for x in t.streaming.body if isinstance(x, Einsum)]
-    return sum(isinstance(x, Apply) and x.operator in kinds for b in bodies for x in walk(b))
-
-
-def functions(kernel: MappedKernel) -> int:
-    """Return how many functions of several instructions the work on a tile takes of each point."""
-    bodies = [x.body for t in kernel.traversals for x in t.streaming.body if isinstance(x, Einsum)]
-    return sum(isinstance(x, Apply) and x.operator in REAL for b in bodies for x in walk(b))

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from ..ir.expression import Apply, Expression, Parameter, accesses, free_ranks, walk
+from ..ir.expression import (
+    Apply,
+    Constant,
+    Expression,
+    Parameter,
+    Size,
+    accesses,
+    free_ranks,
+    walk,
+)
 from ..ir.mapping import MappedKernel
 
 
@@ -90,3 +99,11 @@ def limited(kernel: MappedKernel, rows: str) -> bool:
         return False
     bounds = (b for r in traversal.domain.ranges for b in (r.begin, r.end))
     return any(rows in free_ranks(x) for b in bounds for x in accesses(b))
+
+
+def walks_all(kernel: MappedKernel) -> bool:
+    """Whether every tile of rows walks the whole rank."""
+    (walked,) = kernel.ranks("streamed")
+    domain = kernel.traversals[0].domain
+    bounds = [(r.begin, r.end) for r in domain.ranges]
+    return domain.test is None and domain.table is None and bounds == [(Constant(0), Size(walked))]

@@ -341,6 +341,8 @@ def test_what_was_measured_to_be_faster_is_chosen() -> None:
         assert chosen("attention", features) == chosen("causal", features) == ["gluon", "gluon"]
     assert chosen("attention", 64, in_turn=True) == ["gluon"]
     assert chosen("attention", 128, in_turn=True) == ["gluon"]
+    assert chosen("causal", 128, in_turn=True) == ["gluon"]
+    assert chosen("relu_squared", 128, in_turn=True) != ["gluon"]
     assert chosen("causal", 128, atomics=True) == ["gluon"]
     assert chosen("causal", 64, atomics=True) == ["gluon"]
     assert chosen("softcap", 128) == ["gluon", "gluon"]
