@@ -171,3 +171,22 @@ def listed(Q, K, V, T):
     truth = einfall.interpret(cascade, q, k, v, t)
     found = einfall.compile(cascade, backend="triton")(*(x.to(DEVICE) for x in (q, k, v, t)))
     assert relative(found, truth) < 2e-6
+
+
+def test_numbers_of_points_that_a_kernel_makes_are_read_in_triton(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The case of selective attention (Leviathan et al., arXiv 2410.02703)."""
+    monkeypatch.setattr("einfall.backends.compile.gluon_missing", str)  # there is a GPU
+    selective = einfall.cascade("""
+def selective(Q, K, V, R):
+    F[b, p, m] = sum[t: t < p](R[b, t, m])
+    S[b, h, p, m: m <= p] = Q[b, h, p, e] * K[b, h, m, e] / sqrt(size(e)) - F[b, p, m]
+    A[b, h, p, m] = softmax[m](S[b, h, p, m])
+    O[b, h, p, f] = A[b, h, p, m] * V[b, h, m, f]
+    return O
+""")
+    sizes = {"b": 4, "h": 16, "p": 4096, "m": 4096, "t": 4096, "e": 64, "f": 64}
+    found = einfall.compile(selective, target="sm_90").lower(sizes=sizes, dtype="bfloat16")
+    said = "tl, because its work loads F, which another kernel makes, at every point"
+    assert found.mapping.kernels[-1].emitter == said
