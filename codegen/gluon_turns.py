@@ -29,12 +29,15 @@ from collections.abc import Mapping
 from .kernel import Argument, Buffer
 from .loop_nest import Axis, Nest
 
-SIDE_BY_SIDE = 32768
+SIDE_BY_SIDE = {1: 32768, 2: 65536}
 """Coordinates that are walked, together, for the coordinates of the grid that come side by side.
 
-Measured on an H100, TFLOP/s of five products, 128 features, 2, 4 and 8 side by side: 486, 507 and
-509 at 4096, 540 and 537 (2 and 4) at 16384; 64 features, 1, 2, 4 and 8: 367, 396, 425 and 430 at
-4096, 453, 451 and 430 (1, 2 and 4) at 16384. What they read, and add to, has to share the cache.
+By the number of warps that add: two leave more to wait for at the beginning. Measured on an H100,
+TFLOP/s of five products, 128 features, two warps, 8, 16 and 32 side by side at 4096: 516, 526 and
+497, walked backwards 427, 446 and 428, of heads that share keys 419, 437 and 419; 2, 4 and 8 at
+16384: 570, 573 and 562, backwards 525, 535 and 549. 64 features, one warp, 1, 2, 4 and 8: 367, 396,
+425 and 430 at 4096, 453, 451 and 430 (1, 2 and 4) at 16384. What they read, and add to, has to
+share the cache.
 """
 
 PIECES = {
@@ -124,9 +127,11 @@ def taking_turns(
     k = next(k for k, x in enumerate(lines) if x.strip().startswith(f"{tile} = "))
     indent = lines[k][: -len(lines[k].lstrip())]
     count = " * ".join(sizes[g.rank] for g in outer)
+    assert nest.crew is not None
+    most = SIDE_BY_SIDE[nest.crew.adders]
     walked = f"{rows.rank}_beside"
     new = [
-        f"{walked} = tl.maximum({SIDE_BY_SIDE} // {sizes[columns.rank]}, 1)",
+        f"{walked} = tl.maximum({most} // {sizes[columns.rank]}, 1)",
         f"{rows.rank}_order = pid % ({walked} * {size})",
         f"pid = pid // ({walked} * {size}) * {walked}",
         f"{walked} = tl.minimum({walked}, {count} - pid)",

@@ -40,9 +40,9 @@ follow the rows); 128 features: 520 and 475, 547 and 503 (16384, walks that foll
 IN_TURN = (64, 128)
 """The features at which adding in turn is worth it. On an H100, TFLOP/s of five products in turn
 and, with all seven made, 64 features: 429 and 411 (4096 rows), 462 and 427 (16384); 128 features:
-396 and 392 (1024), 473 and 448 (2048), 537 and 477 (4096), 573 and 486 (16384). Where rows are
-walked from elsewhere, 128 features: 441 and 442 (4096), 518 and 494 (16384), of heads that share
-keys 441 and 424 (4096); 64 features: 295 and 391, 334 and 424."""
+396 and 392 (1024), 473 and 448 (2048), 526 and 476 (4096), 573 and 486 (16384). Where rows are
+walked from elsewhere, 128 features: 446 and 434 (4096), 535 and 493 (16384), of heads that share
+keys 437 and 414 (4096); 64 features: 295 and 391, 334 and 424."""
 
 
 WIDE_ALONE = 128
