@@ -228,7 +228,8 @@ def made_points(mapping: Mapping, kernel: MappedKernel) -> str:
     """Return why a kernel is left in Triton: one before it makes a number for each of its points.
 
     Such numbers of the caller's were measured in Gluon. With these, two cascades of 1033 rows came
-    out wrong on an H100, one of them not the same in each call, and nobody knows why yet.
+    out wrong in one run on an H100, one of them not the same in each call, and right in a later
+    run, in processes of their own; nobody knows why yet.
     """
     ranks = {*kernel.ranks("tiled"), *kernel.ranks("streamed")}
     for tensor, own in operands(kernel):
