@@ -49,17 +49,17 @@ class Fetcher(GluonPrinter):
         if stays:
             self.hold_all()
             self.draw()
-        elif plan.vectors:
+        elif plan.vectors and not plan.vectors_always:
             self.add("tested = 0")
-        self.fetch_vectors(first)
+        self.fetch_vectors(first, "step" if stays else "0")
         self.add(f"{first}_before = {first}")
         self.add("step += 1" if stays else "step = 1")
         for phase in walk.phases:
             walk.loop(phase, ahead=True)
             self.tell_tile(early[0], "step")
             self.fetch(early, first, "step")
-            if phase.sections[0].loop.cut:
-                self.fetch_vectors(first)
+            if phase.sections[0].loop.cut or plan.vectors_always:
+                self.fetch_vectors(first, "step")
             self.fetch(late, f"{first}_before", "step - 1")
             self.add(f"{first}_before = {first}")
             self.add("step += 1")
@@ -128,9 +128,12 @@ class Fetcher(GluonPrinter):
         for name in self.told.tiles:
             self.add(f"tell({ring(name)}.{slot}, {name})")
 
-    def fetch_vectors(self, first: str) -> None:
-        """Fetch what lies along the columns of a tile that is tested."""
+    def fetch_vectors(self, first: str, step: str) -> None:
+        """Fetch what lies along the columns of a tile, if need be of one that is tested only."""
         if not self.plan.vectors:
+            return
+        if self.plan.vectors_always:
+            self.fetch(self.plan.vectors, first, step)
             return
         needed = self.plan.needs_vectors
         if needed is not None:

@@ -117,11 +117,11 @@ class Rows(Products):
         self.turn("pass_turn")
         works = [call for name, call in calls.items() if not name.startswith("test")]
         hear(self, works, "step" if stays else "0")
-        if not stays and plan.vectors:
+        if not stays and plan.vectors and not plan.vectors_always:
             self.add("tested = 0")
         self.wait_early(0, "step" if stays else "0", calls, "0")
         if not self.joined:
-            self.read_vectors()
+            self.read_vectors("step" if stays else "0")
         self.first_work(calls)
         if self.narrow:
             self.make_operands()
@@ -203,8 +203,8 @@ class Rows(Products):
         seldom = self.joined is not None and self.joined.seldom
         hear(self, (call, resting, *(tests if seldom else ())), "step")
         self.wait_early(len(self.plan.late), "step", {} if seldom else calls, self.walk.at)
-        if section.loop.cut and not self.joined:
-            self.read_vectors()
+        if (section.loop.cut or self.plan.vectors_always) and not self.joined:
+            self.read_vectors("step")
         if section.resting is None:
             self.call(call)
             self.wait_late("step - 1", split=True)
@@ -272,15 +272,20 @@ class Rows(Products):
         for v in names:
             self.add(f"{v} = {v} + together({v}_shares, {self.layout((self.rows,))})")
 
-    def read_vectors(self) -> None:
-        """Take to registers what was fetched along a tested tile's columns, and free its slot."""
+    def read_vectors(self, step: str = "") -> None:
+        """Take to registers what was fetched along a tile's columns, and free its slot.
+
+        A tile that is taken once more finds them there: a warp that does so alone may not read
+        what barriers of all warps guard.
+        """
+        always, shape = self.plan.vectors_always, f"[{self.extent(self.columns)}]"
+        step = step if always else "tested"
         for load in self.plan.vectors:
             name = load.var.name
-            full = f"filled({name}_ring, {name}_full, tested)"
-            shape = f"[{self.extent(self.columns)}]"
+            full = f"filled({name}_ring, {name}_full, {step})"
             self.add(f"{name} = {full}.reshape({shape}).load({self.layout(load.var.axes)})")
-            self.add(f"release({name}_empty, tested)")
-        if self.plan.vectors:
+            self.add(f"release({name}_empty, {step})")
+        if self.plan.vectors and not always:
             self.add("tested += 1")
 
     def wait_early(self, pending: int, step: str, calls: Mapping[str, str], at: str) -> None:

@@ -325,7 +325,7 @@ def stay(
         counts.append(f"gl.cdiv({size}, {g.tile})" if g.tile else size)
     body = [x.replace("pid = gl.program_id(0)", "pid = tile") for x in body]
     start = ["    step = 0", "    turn = 0", f"    tiles = {' * '.join(counts)}"]
-    if printer.plan.vectors and printer.crew.rotated:
+    if printer.plan.vectors and printer.crew.rotated and not printer.plan.vectors_always:
         start.insert(1, "    tested = 0")
     start += ["    " + x for x in first]
     if printer.crew.drawn:

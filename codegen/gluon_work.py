@@ -17,6 +17,7 @@ from .loop_nest import (
     Fold,
     Index,
     Let,
+    Load,
     Nest,
     Number,
     Op,
@@ -58,9 +59,12 @@ class Work(GluonPrinter):
         elif work is None:
             work = section.work
         work = tuple(sloped(s, plan.columns) for s in work)
+        fetched = {x.var.name for x in plan.vectors}
         self.bases, self.names = outer.bases, outer.names
         self.layouts, self.pieces, self.helpers = outer.layouts, outer.pieces, outer.helpers
-        self.work = work = tuple(s for s in work if s not in plan.vectors)
+        self.work = work = tuple(
+            s for s in work if not (isinstance(s, Load) and s.var.name in fetched)
+        )
         self.tested: dict[str, tuple[Value, ...]] = {}
         for s in work:
             self.statement(s)

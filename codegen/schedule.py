@@ -129,6 +129,13 @@ class Schedule:
         return next((t.condition for t in reading), None)
 
     @property
+    def vectors_always(self) -> bool:
+        """Whether the work on whole tiles reads vectors too, so that each tile comes with them."""
+        names = {x.var.name for x in self.vectors}
+        whole = [s for x in self.sections if not x.loop.cut for s in x.work]
+        return any(isinstance(s, Load) and s.var.name in names for s in whole)
+
+    @property
     def late(self) -> tuple[Late, ...]:
         """The late products, as the first section has them; the others differ in names at most."""
         return self.sections[0].late

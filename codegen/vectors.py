@@ -1,7 +1,8 @@
 """Vectors: what a tile's work reads along the walked axis alone, which descriptors may fetch too.
 
-A label of each column that points are compared by takes as long to come as a product to run. It is
-fetched into a ring, as operands are, and is there when the work begins.
+A label of each column that points are compared by takes as long to come as a product to run, and
+so does a number of each column that scores are added to or multiplied with. It is fetched into a
+ring, as operands are, and is there when the work begins.
 """
 
 from __future__ import annotations
@@ -15,6 +16,13 @@ from .operands import plain
 if TYPE_CHECKING:
     from .schedule import Section
 
+NARROW = 64
+"""Features of a sum beside which consumers have registers for numbers of each column.
+
+They are kept for a tile that is taken once more; with 128 features 25 accesses to memory of the
+threads' own stand in the loop.
+"""
+
 FETCHED = ("float32", "int32", "float16", "bfloat16")
 """Dtypes of numbers along the walked axis that are fetched."""
 
@@ -23,15 +31,19 @@ def vectors_of(nest: Nest, sections: tuple[Section, ...], columns: Axis) -> tupl
     """Return the loads along the walked axis alone that descriptors may fetch.
 
     What lies outside the tensor is fetched as 0, so that nothing else may stand for it. In a
-    rotated loop, those of tested tiles, where whole ones need none.
+    rotated loop, those of all tiles, or of tested ones, where whole ones need none.
     """
     if nest.crew is None:
         return ()
     found = {s: loads_along(nest, s, columns) for s in sections}
     if nest.crew.rotated:
-        if any(loads for s, loads in found.items() if not s.loop.cut):
+        whole = [loads for s, loads in found.items() if not s.loop.cut]
+        if not any(whole):
+            found = {s: loads for s, loads in found.items() if s.loop.cut}
+        elif any(s.place for s in sections) or len(set(found.values())) == 1 < len(found):
+            return ()  # what a list names, or tiles that may share a loop
+        elif any(nest.axis(x.accumulator.axes[1]).width > NARROW for x in sections[0].late):
             return ()
-        found = {s: loads for s, loads in found.items() if s.loop.cut}
     first, *others = found.values() or [()]
     return first if all(plain(x) == plain(first) for x in others) else ()
 
