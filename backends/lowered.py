@@ -15,6 +15,7 @@ from ..codegen.tables import table_nests
 from ..codegen.triton import print_triton
 from ..ir.cascade import Cascade
 from ..ir.errors import BackendError
+from ..ir.expression import Populate
 from ..ir.mapping import Cut, MappedKernel, Mapping
 from ..ir.show import show_expression
 from ..passes.bound_tables import bound_tables, mark_tables
@@ -26,6 +27,9 @@ from ..passes.tile_work import operands
 from ..passes.whole_tiles import whole_tiles
 from .launch import Plan, plan
 from .triton_targets import shared_limit
+
+TENSOR_CORES = ("sm_80", "sm_86", "sm_89", "sm_90")
+"""Targets whose tensor cores take float32 in pieces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +176,10 @@ def emit(
         return lower(mapped, dtypes=dtypes, buffers=buffers, title=heading)
 
     def in_triton() -> Kernel:
-        return print_triton(replace(nest(kernel), leads=leads, follows=follows))
+        precision = precision_of(mapping.cascade, known.target)
+        return print_triton(
+            replace(nest(kernel), leads=leads, follows=follows, precision=precision)
+        )
 
     if known.emitter == "tl":
         return kernel, in_triton()
@@ -208,6 +215,18 @@ def emit(
             " a kernel in Triton"
         )
     return replace(kernel, emitter=f"tl, because {found}"), in_triton()
+
+
+def precision_of(cascade: Cascade, target: str) -> str:
+    """Return how products of float32 are made.
+
+    NVIDIA's tensor cores multiply float32 in pieces, three products for one. Measured on an H100,
+    attention forward, errors against float64 are 5e-7 to 9e-7 of the norm, and 2 x 16 heads of 1024
+    x 1024 and 64 features take 203 us in place of 701. What is selected depends on the last bits,
+    and keeps them.
+    """
+    selects = any(isinstance(e.body, Populate) for e in cascade.einsums)
+    return "tf32x3" if target in TENSOR_CORES and not selects else "ieee"
 
 
 def too_large(found: Kernel | str, target: str) -> str:

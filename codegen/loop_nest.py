@@ -318,6 +318,8 @@ class Nest:
     leads : whether the kernel behind this one may be launched while this one runs.
     follows : whether this one may be, and so waits for the kernel before it.
     beside : whether it may be, and needs nothing of that one, for which it waits at its end.
+    precision : how products of float32 are made: "ieee", by multiplications and additions, or
+    "tf32x3", each as three of shorter numbers on tensor cores.
     """
 
     name: str
@@ -340,6 +342,7 @@ class Nest:
     leads: bool = False
     follows: bool = False
     beside: bool = False
+    precision: str = "ieee"
 
     def axis(self, name: str) -> Axis:
         """Return the axis of that name."""

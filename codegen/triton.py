@@ -298,7 +298,7 @@ class Printer(Values):
         if isinstance(start, Number):
             options = ""
         wide = any(self.dtype32(v) for v in (left, right))
-        options += ', input_precision="ieee"' if wide else ""
+        options += f', input_precision="{self.nest.precision}"' if wide else ""
         return f"tl.dot({sides[0]}, {sides[1]}{options})"
 
     def dtype32(self, value: Value) -> bool:
