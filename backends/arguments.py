@@ -17,14 +17,14 @@ from ..ir.sizes import bind_parameters, rank_sizes
 from ..passes.crew_memory import ROWS
 from ..passes.pipeline import MERGED_ALONE, Known
 from ..passes.short_ranks import short_ranks
-from ..passes.specialise import FEWEST, PROCESSORS
+from ..passes.specialise import FEWEST, FEWEST_NARROW, PROCESSORS
 
 DESCRIBING = ("sm_90", "sm_100", "sm_103", "sm_120")
 """Targets with tensor descriptors."""
 
 ROWS_THAT_DECIDE = (
     MERGED_ALONE + 1,
-    *(2 * ROWS * tiles for tiles in (FEWEST, PROCESSORS, PROCESSORS + 1)),
+    *(2 * ROWS * tiles for tiles in (FEWEST, FEWEST_NARROW, PROCESSORS, PROCESSORS + 1)),
 )
 """Numbers of rows from which kernels are others (``pipeline.py``, ``specialise.py``)."""
 

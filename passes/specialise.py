@@ -90,9 +90,12 @@ FEWEST = 32
 """Tiles of rows at which two consumers on some multiprocessors were faster than Triton on more.
 
 128 features, microseconds of Gluon and of Triton: 32 tiles, 4096 x 4096, 45 and 50, of rows that
-walk ever further 47 and 50; 128 tiles, 8 x 2048, 31 and 43, 31 and 42, 32 x 512 over 65536 707 and
-1070.
+walk ever further 47 and 50; 64 tiles, 8 x 1024, 18 and 21, 19 and 21; 128 tiles, 8 x 2048, 31 and
+43, 30 and 42, 32 x 512 over 65536 707 and 1070. 256 features, 64 tiles: 47 and 43.
 """
+
+FEWEST_NARROW = 64
+"""The same over 64 features: 2 x 4096 38 and 51, 8 x 1024 15 and 18, ever further 16 and 18."""
 
 RESTS = 512
 """The fewest coordinates walked at which resting frames were measured."""
@@ -251,7 +254,9 @@ def unmeasured(kernel: MappedKernel, sizes: Mapping[str, int]) -> str:
         if sizes.get(rank, least) < least:
             return f"{rank} has fewer than {least} coordinates, where it was not faster"
     tiles = tiles_of_rows(kernel, sizes)
-    fewest = FEWEST if short and one and not narrow(kernel) else PROCESSORS
+    fewest = PROCESSORS
+    if short and one and features(kernel) <= 128:
+        fewest = FEWEST_NARROW if narrow(kernel) else FEWEST
     if tiles is not None and tiles < fewest:
         return f"{tiles} tiles of rows leave most of {PROCESSORS} multiprocessors idle"
     (traversal,) = kernel.traversals

@@ -233,7 +233,12 @@ LARGE = {"b": 4, "h": 16, "p": 4096, "m": 4096, "e": 128, "f": 128}
         ("causal", LARGE | {"m": 512, "e": 64, "f": 64}, "m has fewer than 1024 coordinates"),
         ("causal", LARGE | {"b": 1, "h": 1}, ""),
         ("causal", LARGE | {"b": 1, "h": 1, "p": 3968}, "31 tiles of rows leave most of 132"),
-        ("causal", LARGE | {"e": 64, "f": 64, "h": 1}, "128 tiles of rows leave most of 132"),
+        (
+            "causal",
+            LARGE | {"e": 64, "f": 64, "b": 1, "h": 1},
+            "32 tiles of rows leave most of 132",
+        ),
+        ("attention", LARGE | {"e": 256, "b": 1, "h": 1}, "32 tiles of rows leave most of 132"),
         ("attention", LARGE | {"e": 256, "f": 256}, ""),
         ("attention", LARGE | {"e": 512}, "more than 256 features"),
         ("sliding_window", LARGE, ""),
@@ -260,11 +265,11 @@ def test_a_choice_is_of_its_sizes_whatever_was_lowered_before(
     backwards: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("einfall.backends.compile.gluon_missing", str)  # there is a GPU
-    f = einfall.compile(examples.causal, target="sm_90", parts={"m": 1})
-    sizes = {"b": 1, "h": 16, "m": 2048, "e": 64, "f": 64}
+    f = einfall.compile(examples.attention, target="sm_90", parts={"m": 1})
+    sizes = {"b": 1, "h": 8, "m": 2048, "e": 64, "f": 64}
     reasons = {
-        1000: "tl, because p has fewer than 1024 coordinates",
-        1024: "tl, because 128 tiles of rows leave most of 132",
+        1000: "tl, because 62 tiles of rows leave most of 132",
+        1024: "gluon",
         1100: "gluon",
         2048: "gluon",
     }

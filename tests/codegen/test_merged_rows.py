@@ -32,6 +32,6 @@ def test_rows_that_are_merged_together(
 def test_few_rows_have_programs_of_their_own() -> None:
     f = einfall.compile(examples.causal, target="sm_90", parts={"m": 4})
     sizes = {"b": 1, "h": 8, "m": 8192, "e": 64, "f": 64}
-    few, many = (f.lower(sizes={**sizes, "p": p}).mapping.kernels[-1] for p in (512, 1024))
+    few, many = (f.lower(sizes={**sizes, "p": p}).mapping.kernels[-1] for p in (256, 512))
     assert few.ranks("tiled") == ()
     assert [(c.rank, c.tile) for c in many.partitions[:2]] == [("p", 8), ("m_part", 4)]
