@@ -20,6 +20,7 @@ from ..ir.mapping import Cut, MappedKernel, Mapping
 from ..ir.show import show_expression
 from ..passes.bound_tables import bound_tables, mark_tables
 from ..passes.named_tiles import hold_tiles
+from ..passes.partition import narrow
 from ..passes.pipeline import Known, Step, map_cascade
 from ..passes.specialise import specialise
 from ..passes.state_traffic import cost_of_part, least_tiles
@@ -28,8 +29,8 @@ from ..passes.whole_tiles import whole_tiles
 from .launch import Plan, plan
 from .triton_targets import shared_limit
 
-TENSOR_CORES = ("sm_80", "sm_86", "sm_89", "sm_90")
-"""Targets whose tensor cores take float32 in pieces."""
+TENSOR_CORES = ("sm_90",)
+"""Targets of which it was measured that tensor cores gain where they take float32 in pieces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +177,7 @@ def emit(
         return lower(mapped, dtypes=dtypes, buffers=buffers, title=heading)
 
     def in_triton() -> Kernel:
-        precision = precision_of(mapping.cascade, known.target)
+        precision = precision_of(mapping.cascade, kernel, known.target)
         return print_triton(
             replace(nest(kernel), leads=leads, follows=follows, precision=precision)
         )
@@ -217,16 +218,17 @@ def emit(
     return replace(kernel, emitter=f"tl, because {found}"), in_triton()
 
 
-def precision_of(cascade: Cascade, target: str) -> str:
+def precision_of(cascade: Cascade, kernel: MappedKernel, target: str) -> str:
     """Return how products of float32 are made.
 
     NVIDIA's tensor cores multiply float32 in pieces, three products for one. Measured on an H100,
     attention forward, errors against float64 are 5e-7 to 9e-7 of the norm, and 2 x 16 heads of 1024
     x 1024 and 64 features take 203 us in place of 701. What is selected depends on the last bits,
-    and keeps them.
+    and keeps them. Of more than 64 features the pieces take more shared memory than there is.
     """
     selects = any(isinstance(e.body, Populate) for e in cascade.einsums)
-    return "tf32x3" if target in TENSOR_CORES and not selects else "ieee"
+    pieces = target in TENSOR_CORES and narrow(kernel) and not selects
+    return "tf32x3" if pieces else "ieee"
 
 
 def too_large(found: Kernel | str, target: str) -> str:
