@@ -24,7 +24,6 @@ from ..passes.partition import narrow
 from ..passes.pipeline import Known, Step, map_cascade
 from ..passes.specialise import specialise
 from ..passes.state_traffic import cost_of_part, least_tiles
-from ..passes.tile_work import operands
 from ..passes.whole_tiles import whole_tiles
 from .launch import Plan, plan
 from .triton_targets import shared_limit
@@ -196,8 +195,6 @@ def emit(
         choice=known.choice,
         automatic=automatic,
     )
-    if automatic and isinstance(cut, MappedKernel):
-        cut = made_points(mapping, kernel) or cut
     if isinstance(cut, MappedKernel):
         cut = bound_tables(with_own_tables(cut, mapping), known.sizes)
         cut = mark_tables(whole_tiles(cut, known.parameters))
@@ -243,20 +240,6 @@ def long_number(known: Known) -> str:
     """Return why no Gluon kernel takes the parameters: its limits of columns have 32 bits."""
     values = ((n, x) for n, x in known.parameters.items() if isinstance(x, int))
     return next((f"{n} = {x} takes 64 bits" for n, x in values if not -(2**31) <= x < 2**31), "")
-
-
-def made_points(mapping: Mapping, kernel: MappedKernel) -> str:
-    """Return why a kernel is left in Triton: one before it makes a number for each of its points.
-
-    Such numbers of the caller's were measured in Gluon. With these, two cascades of 1033 rows came
-    out wrong in one run on an H100, one of them not the same in each call, and right in a later
-    run, in processes of their own; nobody knows why yet.
-    """
-    ranks = {*kernel.ranks("tiled"), *kernel.ranks("streamed")}
-    for tensor, own in operands(kernel):
-        if tensor not in mapping.cascade.inputs and ranks <= set(own):
-            return f"its work loads {tensor}, which another kernel makes, at every point"
-    return ""
 
 
 def apart(mapped: MappedKernel, printed: Kernel, kernel: MappedKernel) -> bool:

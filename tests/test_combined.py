@@ -173,7 +173,7 @@ def listed(Q, K, V, T):
     assert relative(found, truth) < 2e-6
 
 
-def test_numbers_of_points_that_a_kernel_makes_are_read_in_triton(
+def test_numbers_of_points_that_a_kernel_makes_are_read_in_gluon(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The case of selective attention (Leviathan et al., arXiv 2410.02703)."""
@@ -188,5 +188,4 @@ def selective(Q, K, V, R):
 """)
     sizes = {"b": 4, "h": 16, "p": 4096, "m": 4096, "t": 4096, "e": 64, "f": 64}
     found = einfall.compile(selective, target="sm_90").lower(sizes=sizes, dtype="bfloat16")
-    said = "tl, because its work loads F, which another kernel makes, at every point"
-    assert found.mapping.kernels[-1].emitter == said
+    assert [k.emitter for k in found.mapping.kernels][-1] == "gluon"

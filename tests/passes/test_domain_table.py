@@ -166,8 +166,14 @@ def test_when_no_table_is_made() -> None:
 
 def test_what_is_not_in_memory_counts_as_unknown() -> None:
     """The part that can be looked at still leaves tiles out, and none is taken to be full."""
-    table = tabled_domain("doc[b, p] == 1 and (p // 8 - m // 8) % 2 == 0", readable=()).table
+    table = tabled_domain("doc[b, m] == 1 and (p // 8 - m // 8) % 2 == 0", readable=()).table
     assert table is not None and table.test is None and table.every == Constant(False)
+
+
+def test_between_ends_that_are_not_in_memory_no_table_is_made() -> None:
+    filter = "doc[b, p] == 1 and (p // 8 - m // 8) % 2 == 0"
+    assert tabled_domain(filter).table is not None
+    assert tabled_domain(filter, readable=()).table is None
 
 
 def test_two_ranges_in_an_open_order_are_listed() -> None:
