@@ -373,17 +373,6 @@ def test_a_kernel_that_needs_nothing_of_the_one_before_runs_beside_its_last_prog
     assert not any(k.follows or "griddepcontrol" in k.text for k in alone)
 
 
-def test_sums_in_two_steps_lie_as_the_sums_do() -> None:
-    """Heads that share keys: each has its own sum, and a kernel behind adds a few at a time."""
-    sizes = {"b": 1, "h": 8, "p": 1024, "m": 1024, "e": 128, "f": 128}
-    made = gradient(examples.gqa, wrt=("Q", "K", "V"), sizes=sizes)
-    f = einfall.compile(made.backward, target="sm_90", emitter="tl", parts={})
-    *_, first, second = f.lower(sizes=sizes, dtype="float16", G=4).kernels
-    assert [b.ranks[-2:] for b in first.writes] == [("m", "e"), ("m", "f")]
-    assert [b.tensor for b in second.writes] == ["K_grad", "V_grad"]
-    assert dict(second.tiles)["H_DIGIT0"] == 4
-
-
 BREAKS_OF_SHARES = {
     "operands that are not laid down": (r"mbarrier.wait\(q_grad_sum_laid.*\n", "\n"),
     "operands of this tile": (

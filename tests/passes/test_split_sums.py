@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import einfall
+from einfall import examples
+from einfall.passes.differentiate import gradient
 from einfall.passes.split_sums import split_sums
 
 MADE = """
@@ -46,3 +48,14 @@ def test_parts_lie_along_both_digits_where_one_is_read_alone(body: str) -> None:
     first, second = parts(body)
     assert first.startswith(("D_p[b, k, g, m]", "D_p[b, k, m, g]", "D_p[b, g, k, m]"))
     assert "D_p" in second and "* G" not in second
+
+
+def test_sums_in_two_steps_lie_as_the_sums_do() -> None:
+    """Heads that share keys: each has its own sum, and a kernel behind adds a few at a time."""
+    sizes = {"b": 1, "h": 8, "p": 1024, "m": 1024, "e": 128, "f": 128}
+    made = gradient(examples.gqa, wrt=("Q", "K", "V"), sizes=sizes)
+    f = einfall.compile(made.backward, target="sm_90", emitter="tl", parts={})
+    *_, first, second = f.lower(sizes=sizes, dtype="float16", G=4).kernels
+    assert [b.ranks[-2:] for b in first.writes] == [("m", "e"), ("m", "f")]
+    assert [b.tensor for b in second.writes] == ["K_grad", "V_grad"]
+    assert dict(second.tiles)["H_DIGIT0"] == 4
