@@ -17,7 +17,8 @@ from ..ir.sizes import bind_parameters, rank_sizes
 from ..passes.crew_memory import ROWS
 from ..passes.pipeline import MERGED_ALONE, Known
 from ..passes.short_ranks import short_ranks
-from ..passes.specialise import FEWEST, FEWEST_NARROW, PROCESSORS
+from ..passes.specialise import FEWEST, FEWEST_NARROW
+from ..passes.state_traffic import PROCESSORS
 
 DESCRIBING = ("sm_90", "sm_100", "sm_103", "sm_120")
 """Targets with tensor descriptors."""

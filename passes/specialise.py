@@ -42,6 +42,7 @@ from .partition import (
 from .point_work import functions, little_work, transcendental
 from .resting import resting
 from .selection_tiles import RANK_IS_LONG, Configuration
+from .state_traffic import PROCESSORS
 from .tile_work import operands
 from .walk_ends import ends_moving, limited, named, rising, short, slanted, uneven, walks_all
 
@@ -112,9 +113,6 @@ MEASURED = 2
 
 A logarithm and an exponential: 550 TFLOP/s (rows that walk ever further, 4096 keys, 128 features).
 """
-
-PROCESSORS = 132
-"""Multiprocessors of an H100."""
 
 SIDE_BY_SIDE = 32
 """Coordinates of the grid that may be walked side by side: 4 programs are left for each."""

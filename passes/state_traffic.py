@@ -18,7 +18,7 @@ Many rows compute for longer than what they walk takes to come, and states may m
 """
 
 PROCESSORS = 132
-"""Multiprocessors of an H100, among which traffic is divided."""
+"""Multiprocessors of an H100, among which tiles and traffic are divided."""
 
 BEHIND = 3
 """How many times the traffic of its states a part costs, as the merge waits for the last of them.
